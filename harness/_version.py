@@ -1,0 +1,3 @@
+"""The one place the version is written; the agent package must carry the same."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""Judge: from stored outputs and blocks to figures with intervals."""
