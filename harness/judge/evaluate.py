@@ -1,0 +1,147 @@
+"""One network's outputs on one target, streamed into an `Evaluation`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import BadResult, UserError
+from harness.judge.figure import Network
+from harness.judge.metrics import Labels, Metric, Outputs, PerSample
+
+#: (sample ids, outputs by name with samples on the first axis, labels [n] or None)
+Chunk = tuple[Sequence[str], Outputs, Labels | None]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricResult:
+    """A metric of one network.
+
+    Args:
+        name: of the metric.
+        unit: of the metric.
+        value: over all samples.
+        per_sample: float64[N] where the metric has one value a sample, in the order of the ids.
+    """
+
+    name: str
+    unit: str
+    value: float
+    per_sample: PerSample | None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What one network's outputs were worth.
+
+    Args:
+        network: which of the two.
+        ids: sample ids in the order they came.
+        results: one for each metric, in the job's order.
+        scores: the output compared between the networks, samples first; None when the network has several outputs and
+            none was named. Held in memory: N x C values.
+    """
+
+    network: Network
+    ids: tuple[str, ...]
+    results: tuple[MetricResult, ...]
+    scores: NDArray[Any] | None
+
+
+def evaluate(
+    chunks: Iterable[Chunk],
+    metrics: Sequence[Metric],
+    *,
+    target: str,
+    network: Network,
+    scores_output: str | None = None,
+) -> Evaluation:
+    """Score a stream of outputs.
+
+    A metric with a value per sample is computed chunk by chunk; for another one all outputs are kept until the end.
+
+    Args:
+        chunks: outputs as they come back from the board (after the job's postprocessing).
+        metrics: from `resolve_metrics`.
+        target: named in an error.
+        network: named in an error.
+        scores_output: the output to compare between the networks, where there are several.
+
+    Raises:
+        BadResult: an output that is NaN or infinite (names the sample), or that lacks samples.
+        UserError: no sample, missing labels, labels outside the classes.
+    """
+    ids: list[str] = []
+    running: dict[str, list[PerSample]] = {m.name: [] for m in metrics if m.per_sample is not None}
+    whole = [m for m in metrics if m.per_sample is None]
+    kept: dict[str, list[NDArray[Any]]] = {}
+    labels_kept: list[Labels] = []
+    for chunk_ids, outputs, labels in chunks:
+        if not chunk_ids:
+            continue
+        _check(chunk_ids, outputs, target, network)
+        if metrics and (labels is None or len(labels) != len(chunk_ids)):
+            msg = f"{metrics[0].name} needs a label for every sample; {chunk_ids[0]!r} and others have none"
+            raise UserError(msg)
+        ids.extend(chunk_ids)
+        for metric in metrics:
+            if metric.per_sample is not None and labels is not None:
+                running[metric.name].append(_per_sample(metric.per_sample, chunk_ids, outputs, labels))
+        for name in outputs if whole else _scores_names(outputs, scores_output):
+            kept.setdefault(name, []).append(np.asarray(outputs[name]))
+        if whole and labels is not None:
+            labels_kept.append(np.asarray(labels))
+    if not ids:
+        msg = f"{target}: no sample was evaluated: is the validation split empty?"
+        raise UserError(msg)
+    joined = {name: np.concatenate(parts) for name, parts in kept.items()}
+    all_labels = np.concatenate(labels_kept) if labels_kept else np.empty(0)
+    results = tuple(
+        _result(m, np.concatenate(running[m.name]) if m.per_sample is not None else m.compute(joined, all_labels))
+        for m in metrics
+    )
+    scores_names = _scores_names(joined, scores_output)
+    return Evaluation(network, tuple(ids), results, joined[scores_names[0]] if scores_names else None)
+
+
+def _per_sample(
+    function: Callable[[Outputs, Labels], PerSample], ids: Sequence[str], outputs: Outputs, labels: Labels
+) -> PerSample:
+    try:
+        return function(outputs, labels)
+    except UserError as error:
+        where = f"sample {ids[0]!r}" if len(ids) == 1 else f"samples {ids[0]!r} to {ids[-1]!r}"
+        msg = f"{where}: {error}"
+        raise UserError(msg) from error
+
+
+def _result(metric: Metric, value: float | PerSample) -> MetricResult:
+    if isinstance(value, float):
+        return MetricResult(metric.name, metric.unit, value, None)
+    return MetricResult(metric.name, metric.unit, float(value.mean()), value)
+
+
+def _scores_names(outputs: Outputs, named: str | None) -> list[str]:
+    if named is not None and named in outputs:
+        return [named]
+    return list(outputs) if len(outputs) == 1 else []
+
+
+def _check(ids: Sequence[str], outputs: Outputs, target: str, network: Network) -> None:
+    for name, values in outputs.items():
+        array = np.asarray(values)
+        if array.ndim == 0 or array.shape[0] != len(ids):
+            what = f"output {name!r} of {network} has shape {array.shape} for {len(ids)} samples"
+            raise BadResult(target, f"{what}: check that the network keeps samples on the first axis")
+        if not np.issubdtype(array.dtype, np.inexact):
+            continue
+        bad = ~np.isfinite(array).reshape(len(ids), -1).all(axis=1)
+        if bad.any():
+            sample = ids[int(np.flatnonzero(bad)[0])]
+            what = f"NaN or infinite values in output {name!r} of {network} for sample {sample!r}"
+            others = f" and {int(bad.sum()) - 1} more of its batch" if bad.sum() > 1 else ""
+            raise BadResult(target, f"{what}{others}: check the preprocessing and the network with `quantrig inspect`")

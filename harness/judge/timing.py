@@ -1,0 +1,135 @@
+"""From timed blocks to throughput, latency percentiles and the paired speed-up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import BadResult
+from harness.judge.figure import Network
+from harness.judge.statistics import (
+    GeometricMean,
+    Interval,
+    geometric_mean,
+    paired_speedup,
+    quantile,
+    sectioned_interval,
+)
+from harness.runs.record import BlockRecord
+
+#: One iteration longer than this is no inference but a wrong clock or a hostile board: a day, in ns.
+_LONGEST_NS = 86_400 * 10**9
+
+#: A block cannot be shorter than the iterations inside it; 1 % for two clock readings that are not the same instant.
+_DURATION_SLACK = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Percentile:
+    """A latency percentile of all raw samples.
+
+    Args:
+        value_ms: None where the samples cannot carry it.
+        interval: over blocks; None with fewer than two blocks or blocks too short for this percentile.
+        iterations: how many raw samples there are.
+    """
+
+    value_ms: float | None
+    interval: Interval | None
+    iterations: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkTiming:
+    """One network's timed blocks on one board.
+
+    Args:
+        blocks: how many.
+        samples_per_s: geometric mean over blocks of samples / sum of their latencies.
+        peak_memory_bytes: highest high-water mark of the network's process.
+        cpu_percent: CPU time / elapsed time of all blocks, in percent of one logical processor.
+    """
+
+    blocks: int
+    samples_per_s: GeometricMean
+    peak_memory_bytes: int
+    cpu_percent: float
+    _latencies_ms: tuple[NDArray[np.float64], ...]
+
+    def percentile(self, p: float) -> Percentile:
+        """The p-quantile (0 < p < 1) of all latencies."""
+        everything = np.concatenate(self._latencies_ms)
+        estimate = quantile(everything, p)
+        if estimate is None:
+            return Percentile(None, None, int(everything.size))
+        interval = sectioned_interval(self._latencies_ms, p, estimate.value)
+        return Percentile(estimate.value, interval, int(everything.size))
+
+
+def check_blocks(target: str, blocks: Sequence[BlockRecord]) -> None:
+    """Refuse blocks that no honest board returns, before anything is computed from them.
+
+    Raises:
+        BadResult: no iteration, a latency that is not positive or longer than a day, a duration shorter than its
+            iterations, a negative CPU time or memory, a batch size below 1.
+    """
+    for block in blocks:
+        where = f"timed block {block.pair} of {block.network}"
+        if not block.latency_ns:
+            raise BadResult(target, f"{where} has no iteration: check the agent's log")
+        if min(block.latency_ns) <= 0 or max(block.latency_ns) > _LONGEST_NS:
+            raise BadResult(target, f"{where} has a latency that cannot be: check the board's clock")
+        total_s = sum(block.latency_ns) / 1e9
+        if not math.isfinite(block.duration_s) or block.duration_s < _DURATION_SLACK * total_s:
+            says = f"{where} says it took {block.duration_s:.6g} s, its iterations alone {total_s:.6g} s"
+            raise BadResult(target, f"{says}: check the board's clock")
+        if not math.isfinite(block.cpu_time_s) or block.cpu_time_s < 0 or block.peak_memory_bytes < 0:
+            raise BadResult(target, f"{where} has a negative CPU time or memory: check the agent's version")
+        if block.batch_size < 1:
+            raise BadResult(target, f"{where} has batch size {block.batch_size}: check the agent's version")
+
+
+def network_timing(blocks: Sequence[BlockRecord], network: Network) -> NetworkTiming | None:
+    """What the blocks of `network` say; None when there are none. Call `check_blocks` first."""
+    own = [block for block in blocks if block.network is network]
+    if not own:
+        return None
+    rates = [block.batch_size * len(block.latency_ns) * 1e9 / sum(block.latency_ns) for block in own]
+    elapsed_s = sum(block.duration_s for block in own)
+    return NetworkTiming(
+        blocks=len(own),
+        samples_per_s=geometric_mean(rates),
+        peak_memory_bytes=max(block.peak_memory_bytes for block in own),
+        cpu_percent=100 * sum(block.cpu_time_s for block in own) / elapsed_s,
+        _latencies_ms=tuple(np.asarray(block.latency_ns, dtype=np.float64) / 1e6 for block in own),
+    )
+
+
+def block_medians_ms(blocks: Sequence[BlockRecord], network: Network) -> list[float]:
+    """Median latency of each block of `network`, ms, in order."""
+    return [float(np.median(block.latency_ns)) / 1e6 for block in blocks if block.network is network]
+
+
+def speedup(blocks: Sequence[BlockRecord]) -> GeometricMean | None:
+    """Float over quantized latency per sample, from the pairs that have both halves; None when no pair is complete.
+
+    Raises:
+        ValueError: a network twice in one pair.
+    """
+    medians: dict[Network, dict[int, float]] = {Network.FLOAT: {}, Network.QUANTIZED: {}}
+    for block in blocks:
+        of_network = medians[block.network]
+        if block.pair in of_network:
+            msg = f"pair {block.pair} has two blocks of {block.network}"
+            raise ValueError(msg)
+        of_network[block.pair] = float(np.median(block.latency_ns)) / block.batch_size
+    pairs = sorted(medians[Network.FLOAT].keys() & medians[Network.QUANTIZED].keys())
+    if not pairs:
+        return None
+    return paired_speedup(
+        [medians[Network.FLOAT][pair] for pair in pairs], [medians[Network.QUANTIZED][pair] for pair in pairs]
+    )
