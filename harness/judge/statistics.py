@@ -113,13 +113,11 @@ class GeometricMean:
         value: the geometric mean.
         interval: None for fewer than two values.
         n: how many values.
-        half_width_ln: half the width of the interval of ln; 0.02 reads "2 %". None without an interval.
     """
 
     value: float
     interval: Interval | None
     n: int
-    half_width_ln: float | None
 
 
 def geometric_mean(values: ArrayLike, confidence: float = CONFIDENCE) -> GeometricMean:
@@ -136,27 +134,45 @@ def geometric_mean(values: ArrayLike, confidence: float = CONFIDENCE) -> Geometr
     around = mean_interval(logs, confidence)
     centre = float(logs.mean())
     if around is None:
-        return GeometricMean(math.exp(centre), None, 1, None)
+        return GeometricMean(math.exp(centre), None, 1)
     interval = Interval(math.exp(around.low), math.exp(around.high))
-    return GeometricMean(math.exp(centre), interval, int(data.size), (around.high - around.low) / 2)
+    return GeometricMean(math.exp(centre), interval, int(data.size))
 
 
-def paired_speedup(float_medians: ArrayLike, quantized_medians: ArrayLike) -> GeometricMean:
-    """How many times faster the quantized network is, from paired blocks.
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Latency of the quantized network over that of the float network, with its interval; n block pairs."""
 
-    d_b = ln m_I,b - ln m_F,b; r = exp(mean d) with the interval exp(mean d +- t_{.975,B-1} s_d / sqrt B); the speed-up
-    is 1/r, so float over quantized here. The block is the unit: iterations inside a block are autocorrelated.
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def paired_log_ratio(float_medians: ArrayLike, quantized_medians: ArrayLike, confidence: float = CONFIDENCE) -> Ratio:
+    """Quantized over float, from paired blocks.
+
+    d_b = ln m_I,b - ln m_F,b; r = exp(mean d) with the interval exp(mean d +- t_{.975,B-1} s_d / sqrt B). The block is
+    the unit: iterations inside a block are autocorrelated.
 
     Args:
-        float_medians: median latency of each float block, pair by pair.
+        float_medians: median latency of the float block of each pair, all positive.
         quantized_medians: of the quantized block of the same pair.
+        confidence: two-sided level.
+
+    Raises:
+        ValueError: fewer than two pairs, or blocks that are not paired.
     """
     first = np.asarray(float_medians, dtype=np.float64)
     second = np.asarray(quantized_medians, dtype=np.float64)
     if first.shape != second.shape:
         msg = f"unpaired blocks: {first.size} float, {second.size} quantized"
         raise ValueError(msg)
-    return geometric_mean(first / second)
+    mean = geometric_mean(second / first, confidence)
+    if mean.interval is None:
+        msg = "an interval needs at least two pairs of blocks"
+        raise ValueError(msg)
+    return Ratio(mean.value, mean.interval.low, mean.interval.high, mean.n)
 
 
 def quantile_ranks(n: int, p: float, confidence: float = CONFIDENCE) -> tuple[int, int] | None:

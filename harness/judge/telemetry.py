@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import bisect
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.judge.figure import Network
-from harness.runs.record import BlockRecord
-
-
-@dataclass(frozen=True, slots=True)
-class TelemetryPoint:
-    """One telemetry sample of a board; None (or empty) where the board cannot know.
-
-    Args:
-        unix_s: wall clock of the board, the clock of `BlockRecord.started_unix_s`.
-        temperature_c: by zone.
-        total_power_mw: instantaneous, of the whole board or module.
-        total_power_rail: the rail's name.
-    """
-
-    unix_s: float
-    temperature_c: tuple[tuple[str, float], ...] = ()
-    total_power_mw: float | None = None
-    total_power_rail: str | None = None
+from harness.runs.record import BlockRecord, TelemetryRecord
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkTelemetry:
-    """What a network's blocks drew and how warm the board was.
+    """What a network's blocks drew and how warm the board was; None where its telemetry does not carry it.
 
     Args:
-        temperature_c: hottest zone seen during the blocks.
+        temperature_c: hottest zone seen in or right beside the blocks.
         temperature_zone: its name.
         power_w: mean over the blocks' time, gross (idle not subtracted).
         energy_mj: gross, per sample.
         rail: which rail power and energy are of.
-        points: telemetry samples inside the blocks.
+        blocks_with_power: how many blocks they rest on.
     """
 
     temperature_c: float | None
@@ -47,64 +29,74 @@ class NetworkTelemetry:
     power_w: float | None
     energy_mj: float | None
     rail: str
-    points: int
+    blocks_with_power: int
 
 
 def network_telemetry(
-    points: Sequence[TelemetryPoint], blocks: Sequence[BlockRecord], network: Network
-) -> NetworkTelemetry | None:
-    """Line telemetry up with the blocks of `network`; None when no point falls inside them.
+    points: Sequence[TelemetryRecord], blocks: Sequence[BlockRecord], network: Network
+) -> NetworkTelemetry:
+    """Line telemetry up with the blocks of `network`, by the board's wall clock.
 
-    Energy is the trapezoid over each block's instantaneous power, the value at the block's edges interpolated between
-    its neighbours (a block whose edges have no neighbour is left out), over the samples that these blocks ran.
+    Temperature changes slowly: the last point before and the first after a block count for it too. Power does not:
+    only blocks with at least two points inside count (a point between blocks is an idle board's), integrated by the
+    trapezoid, the first and last value held to the block's edges.
     """
     ordered = sorted((p for p in points if math.isfinite(p.unix_s)), key=lambda p: p.unix_s)
     own = [block for block in blocks if block.network is network]
-    inside = [p for p in ordered if any(b.started_unix_s <= p.unix_s <= b.started_unix_s + b.duration_s for b in own)]
-    if not inside:
-        return None
-    zones = [(value, zone) for p in inside for zone, value in p.temperature_c if math.isfinite(value)]
+    zones = [
+        (value, zone)
+        for block in own
+        for point in _beside(ordered, block)
+        for zone, value in point.temperature_c.items()
+        if math.isfinite(value)
+    ]
     hottest = max(zones, default=None)
-    powered = [p for p in ordered if p.total_power_mw is not None and math.isfinite(p.total_power_mw)]
-    rails = {p.total_power_rail or "" for p in powered}
+    rails: set[str] = set()
     energy_mj = time_s = 0.0
-    samples = 0
-    for block in own if len(rails) == 1 else []:
-        block_mj = _block_energy_mj(powered, block)
-        if block_mj is not None:
-            energy_mj += block_mj
-            time_s += block.duration_s
-            samples += block.batch_size * len(block.latency_ns)
+    samples = counted = 0
+    for block in own:
+        curve = _power_inside(ordered, block)
+        if len(curve) < 2:
+            continue
+        rails |= {rail for _, _, rail in curve}
+        energy_mj += _integral([(at, power) for at, power, _ in curve], block)
+        time_s += block.duration_s
+        samples += block.batch_size * len(block.latency_ns)
+        counted += 1
+    known = len(rails) == 1 and time_s > 0
     return NetworkTelemetry(
         temperature_c=hottest[0] if hottest else None,
         temperature_zone=hottest[1] if hottest else "",
-        power_w=energy_mj / time_s / 1000 if time_s > 0 else None,
-        energy_mj=energy_mj / samples if samples else None,
-        rail=rails.pop() if len(rails) == 1 else "",
-        points=len(inside),
+        power_w=energy_mj / time_s / 1000 if known else None,
+        energy_mj=energy_mj / samples if known else None,
+        rail=rails.pop() if known else "",
+        blocks_with_power=counted if known else 0,
     )
 
 
-def _block_energy_mj(powered: Sequence[TelemetryPoint], block: BlockRecord) -> float | None:
-    start, end = block.started_unix_s, block.started_unix_s + block.duration_s
-    first, last = _power_at(powered, start), _power_at(powered, end)
-    if first is None or last is None:
-        return None
-    curve = [(start, first)]
-    curve += [(p.unix_s, p.total_power_mw) for p in powered if start < p.unix_s < end and p.total_power_mw is not None]
-    curve.append((end, last))
-    pairs = itertools.pairwise(curve)
-    return sum((t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairs)
+def _end(block: BlockRecord) -> float:
+    return block.started_unix_s + block.duration_s
 
 
-def _power_at(powered: Sequence[TelemetryPoint], unix_s: float) -> float | None:
-    after = bisect.bisect_left([p.unix_s for p in powered], unix_s)
-    if after < len(powered) and powered[after].unix_s == unix_s:
-        return powered[after].total_power_mw
-    if after == 0 or after == len(powered):
-        return None
-    left, right = powered[after - 1], powered[after]
-    if left.total_power_mw is None or right.total_power_mw is None:
-        return None
-    share = (unix_s - left.unix_s) / (right.unix_s - left.unix_s)
-    return left.total_power_mw + share * (right.total_power_mw - left.total_power_mw)
+def _beside(ordered: Sequence[TelemetryRecord], block: BlockRecord) -> list[TelemetryRecord]:
+    before = [p for p in ordered if p.unix_s < block.started_unix_s][-1:]
+    inside = [p for p in ordered if block.started_unix_s <= p.unix_s <= _end(block)]
+    after = [p for p in ordered if p.unix_s > _end(block)][:1]
+    return before + inside + after
+
+
+def _power_inside(ordered: Sequence[TelemetryRecord], block: BlockRecord) -> list[tuple[float, float, str]]:
+    """(time, total power in mW, rail) of the points inside the block."""
+    return [
+        (p.unix_s, p.total_power_mw, p.total_power_rail or "unnamed")
+        for p in ordered
+        if block.started_unix_s <= p.unix_s <= _end(block)
+        and p.total_power_mw is not None
+        and math.isfinite(p.total_power_mw)
+    ]
+
+
+def _integral(curve: list[tuple[float, float]], block: BlockRecord) -> float:
+    """Energy in mJ: mW x s."""
+    whole = [(block.started_unix_s, curve[0][1]), *curve, (_end(block), curve[-1][1])]
+    return sum((t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in itertools.pairwise(whole))

@@ -15,7 +15,6 @@ from harness.judge.statistics import (
     GeometricMean,
     Interval,
     geometric_mean,
-    paired_speedup,
     quantile,
     sectioned_interval,
 )
@@ -115,7 +114,9 @@ def block_medians_ms(blocks: Sequence[BlockRecord], network: Network) -> list[fl
 
 
 def speedup(blocks: Sequence[BlockRecord]) -> GeometricMean | None:
-    """Float over quantized latency per sample, from the pairs that have both halves; None when no pair is complete.
+    """How many times faster the quantized network is, from the pairs that have both halves; None when none has.
+
+    1/r of `statistics.paired_log_ratio`, on the medians per sample; one pair gives a value without an interval.
 
     Raises:
         ValueError: a network twice in one pair.
@@ -130,6 +131,4 @@ def speedup(blocks: Sequence[BlockRecord]) -> GeometricMean | None:
     pairs = sorted(medians[Network.FLOAT].keys() & medians[Network.QUANTIZED].keys())
     if not pairs:
         return None
-    return paired_speedup(
-        [medians[Network.FLOAT][pair] for pair in pairs], [medians[Network.QUANTIZED][pair] for pair in pairs]
-    )
+    return geometric_mean([medians[Network.FLOAT][pair] / medians[Network.QUANTIZED][pair] for pair in pairs])

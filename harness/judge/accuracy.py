@@ -1,0 +1,127 @@
+"""Figures about outputs: accuracy of both networks, their difference, and their agreement."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.judge.agreement import Agreement, agreement
+from harness.judge.context import TargetContext
+from harness.judge.evaluate import Evaluation, MetricResult
+from harness.judge.figure import Figure, Network
+from harness.judge.metrics import PerSample
+from harness.judge.statistics import Interval, mcnemar_exact, mean_interval, tango, wilson
+
+#: The rows that compare outputs without labels, with their units.
+AGREEMENT_ROWS = (("top1_agreement", "fraction"), ("sqnr_db", "dB"), ("cosine", ""), ("max_abs_diff", ""))
+
+
+def accuracy_figures(
+    context: TargetContext,
+    float_eval: Evaluation,
+    quantized_eval: Evaluation,
+    agree: Agreement | None = None,
+) -> list[Figure]:
+    """Rows of every metric and of the agreement between the two networks on the same samples.
+
+    A metric that is 0 or 1 per sample gets Wilson intervals and, for the difference quantized - float, Tango's; one
+    with other values per sample gets t intervals of the mean and of the paired difference; a metric over the whole
+    set has none.
+
+    Args:
+        context: of the target.
+        float_eval: the float network's.
+        quantized_eval: the quantized network's, on the same ids in the same order.
+        agree: the agreement, where it was accumulated chunk by chunk; else it is computed from the evaluations' scores.
+
+    Raises:
+        ValueError: the two do not rest on the same samples or metrics.
+    """
+    if float_eval.ids != quantized_eval.ids:
+        msg = f"{context.target}: the two networks were evaluated on different samples"
+        raise ValueError(msg)
+    figures: list[Figure] = []
+    for first, second in zip(float_eval.results, quantized_eval.results, strict=True):
+        figures += _metric_rows(context, first, second, len(float_eval.ids))
+    if agree is None and float_eval.scores is not None and quantized_eval.scores is not None:
+        agree = agreement(float_eval.scores, quantized_eval.scores)
+    classified = any(result.name.startswith("accuracy_top") for result in float_eval.results)
+    return figures + _agreement_rows(context, agree, classified=classified)
+
+
+def _metric_rows(context: TargetContext, first: MetricResult, second: MetricResult, n: int) -> list[Figure]:
+    rows = [
+        context.figure(
+            network,
+            result.name,
+            result.value,
+            result.unit,
+            interval=_own_interval(result.per_sample),
+            n=n,
+            about_outputs=True,
+        )
+        for network, result in ((Network.FLOAT, first), (Network.QUANTIZED, second))
+    ]
+    interval, note = _difference(first.per_sample, second.per_sample)
+    return [
+        *rows,
+        context.figure(
+            Network.RATIO,
+            f"{first.name}_delta",
+            second.value - first.value,
+            first.unit,
+            interval=interval,
+            n=n,
+            notes=(note,),
+            about_outputs=True,
+        ),
+    ]
+
+
+def _is_binary(values: PerSample) -> bool:
+    return bool(np.all((values == 0) | (values == 1)))
+
+
+def _ends(interval: Interval | None) -> tuple[float, float] | None:
+    return (interval.low, interval.high) if interval else None
+
+
+def _own_interval(per_sample: PerSample | None) -> tuple[float, float] | None:
+    if per_sample is None:
+        return None
+    if _is_binary(per_sample):
+        return _ends(wilson(int(per_sample.sum()), per_sample.size))
+    return _ends(mean_interval(per_sample))
+
+
+def _difference(first: PerSample | None, second: PerSample | None) -> tuple[tuple[float, float] | None, str]:
+    if first is None or second is None:
+        return None, "one value for the whole set: no interval"
+    if not (_is_binary(first) and _is_binary(second)):
+        return _ends(mean_interval(second - first)), "t interval of the paired difference"
+    float_only = int(np.sum((first == 1) & (second == 0)))
+    quantized_only = int(np.sum((first == 0) & (second == 1)))
+    p = mcnemar_exact(float_only, quantized_only)
+    note = f"right in Floating-Point only: {float_only}, in Quantized only: {quantized_only}, exact McNemar p = {p:.3g}"
+    return _ends(tango(quantized_only, float_only, first.size)), note
+
+
+def _agreement_rows(context: TargetContext, agree: Agreement | None, *, classified: bool) -> list[Figure]:
+    def row(metric: str, unit: str, value: float | None, note: str, interval: Interval | None = None) -> Figure:
+        n = agree.n if agree else None
+        ends = _ends(interval)
+        return context.figure(Network.RATIO, metric, value, unit, interval=ends, n=n, notes=(note,), about_outputs=True)
+
+    if agree is None:
+        return [row(metric, unit, None, "several outputs, none named: not compared") for metric, unit in AGREEMENT_ROWS]
+    if classified and agree.top1_same is not None:
+        top1 = row(
+            "top1_agreement", "fraction", agree.top1_same / agree.n, "", interval=wilson(agree.top1_same, agree.n)
+        )
+    else:
+        top1 = row("top1_agreement", "fraction", None, "no class scores: the job has no accuracy metric")
+    return [
+        top1,
+        row("sqnr_db", "dB", agree.sqnr_db, agree.note),
+        row("cosine", "", agree.cosine, ""),
+        row("max_abs_diff", "", agree.max_abs_diff, ""),
+    ]
