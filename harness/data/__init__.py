@@ -1,0 +1,30 @@
+"""Data: samples of every form as one kind of value, preprocessed for the network, split without overlap."""
+
+from harness.data.batch import Batch, DataSet, batches, pad
+from harness.data.functions import call_function, import_function, is_function_spec
+from harness.data.inputs import InputSpec, data_inputs, network_inputs
+from harness.data.opening import DataSpec, locate_source, open_data, stream_batches
+from harness.data.preprocess import Preprocess, PreprocessFile
+from harness.data.split import Split, check_labels, split
+
+__all__ = [
+    "Batch",
+    "DataSet",
+    "DataSpec",
+    "InputSpec",
+    "Preprocess",
+    "PreprocessFile",
+    "Split",
+    "batches",
+    "call_function",
+    "check_labels",
+    "data_inputs",
+    "import_function",
+    "is_function_spec",
+    "locate_source",
+    "network_inputs",
+    "open_data",
+    "pad",
+    "split",
+    "stream_batches",
+]

@@ -1,0 +1,287 @@
+"""Job: model, data, preprocessing and metric, read from job.yaml.
+
+job = load_job(Path("examples/squeezenet/job.yaml"))
+job.quantize.for_environment("fpga").method
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from harness.data import DataSpec, Preprocess, PreprocessFile, import_function, is_function_spec, locate_source
+from harness.data.opening import DEFAULT_CALIBRATION
+from harness.errors import UserError
+from harness.yamlfile import Document, FileModel, read_yaml, validate
+
+__all__ = ["Job", "QuantizeSpec", "import_function", "job_from_mapping", "load_job"]
+
+Method = Literal["auto", "minmax", "histogram", "entropy", "percentile", "mse"]
+DEFAULT_METRICS = ("accuracy_top1",)
+_NAME = re.compile(r"[a-z0-9-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeSpec:
+    """How the network is quantized.
+
+    Args:
+        method: how ranges are chosen; "auto" leaves it to the rule book of the environment.
+        exclude: layers that stay float.
+        per_environment: by environment (gpu, cpu, fpga, host), the fields that differ there.
+    """
+
+    method: str = "auto"
+    exclude: tuple[str, ...] = ()
+    per_environment: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def for_environment(self, environment: str) -> QuantizeSpec:
+        """The settings that hold in one environment; a field set there replaces the general one as a whole."""
+        return replace(self, **{**self.per_environment.get(environment, {}), "per_environment": {}})
+
+    def as_json(self) -> dict[str, Any]:
+        """The `quantize:` section that means the same."""
+        return {"method": self.method, "exclude": list(self.exclude)} | {
+            environment: {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
+            for environment, fields in self.per_environment.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to compare, on which data, by which metric.
+
+    Args:
+        name: [a-z0-9-]{1,64}.
+        path: the job file (or, for a job from Python, the file it would be); relative names start from its folder.
+        model: the float network.
+        data: source (absolute path or module:function), split and label offset.
+        preprocess: from stored image to tensor.
+        postprocess: "module:function" from outputs to what the metric takes, or None.
+        batch: the batch size the network is run with; None: what the network insists on, else the runner's choice.
+        state: {input: output} of a recurrent network: fed back from one step to the next.
+        metrics: names, or "module:function".
+        quantize: how the second network is made.
+        quantized: a ready int8 network used as it is in place of quantizing, or None.
+    """
+
+    name: str
+    path: Path
+    model: Path
+    data: DataSpec
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    postprocess: str | None = None
+    batch: int | None = None
+    state: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    quantize: QuantizeSpec = field(default_factory=QuantizeSpec)
+    quantized: Path | None = None
+
+    @property
+    def base(self) -> Path:
+        """The folder that relative names start from."""
+        return self.path.parent
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON with absolute paths, from which `job_from_mapping` makes an equal job."""
+        plain: dict[str, Any] = {
+            "name": self.name,
+            "path": str(self.path),
+            "model": str(self.model),
+            "data": {
+                "source": self.data.source,
+                "calibration": self.data.calibration,
+                "seed": self.data.seed,
+                "label_offset": self.data.label_offset,
+            },
+            "preprocess": self.preprocess.as_json(),
+            "metrics": list(self.metrics),
+        }
+        if self.quantized is None:
+            plain["quantize"] = self.quantize.as_json()
+        else:
+            plain["quantized"] = str(self.quantized)
+        optional = {"postprocess": self.postprocess, "batch": self.batch, "state": dict(self.state) or None}
+        return plain | {name: value for name, value in optional.items() if value is not None}
+
+    def digest(self) -> str:
+        """sha256 of what the job says, networks by their content and nothing by its place on disk.
+
+        The samples are not part of it: `DataSet.digest` is.
+
+        Raises:
+            UserError: a network's file is gone.
+        """
+        plain = self.as_json()
+        del plain["path"]
+        for name in ("model", "quantized"):
+            if name in plain:
+                plain[name] = _file_digest(Path(plain[name]))
+        plain["data"]["source"] = Path(self.data.source).name
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+class _DataFile(FileModel):
+    source: str = Field(min_length=1)
+    calibration: int | float = DEFAULT_CALIBRATION
+    seed: int = Field(default=0, ge=0)
+    label_offset: int = 0
+
+    @field_validator("calibration", mode="before")
+    @classmethod
+    def _count_or_fraction(cls, value: object) -> object:
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if whole or (isinstance(value, float) and 0 < value < 1):
+            return value
+        raise ValueError(f"{value!r} is neither a number of samples such as 100 nor a fraction such as 0.2")
+
+
+class _MethodFile(FileModel):
+    method: Method | None = None
+    exclude: list[str] | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that were set."""
+        exclude = None if self.exclude is None else tuple(self.exclude)
+        return {k: v for k, v in (("method", self.method), ("exclude", exclude)) if v is not None}
+
+
+class _QuantizeFile(_MethodFile):
+    gpu: _MethodFile | None = None
+    cpu: _MethodFile | None = None
+    fpga: _MethodFile | None = None
+    host: _MethodFile | None = None
+
+    def value(self) -> QuantizeSpec:
+        """The section as the value that is handed on."""
+        named = {"gpu": self.gpu, "cpu": self.cpu, "fpga": self.fpga, "host": self.host}
+        differing = {name: one.settings() for name, one in named.items() if one is not None}
+        return QuantizeSpec(**self.settings(), per_environment=differing)
+
+
+class _JobFile(FileModel):
+    name: str | None = None
+    model: str = Field(min_length=1)
+    data: _DataFile
+    preprocess: PreprocessFile | None = None
+    postprocess: str | None = None
+    batch: int | None = Field(default=None, ge=1, le=65_536)
+    state: dict[str, str] | None = None
+    metrics: list[str] | None = None
+    quantize: _QuantizeFile | None = None
+    quantized: str | None = None
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str | None) -> str | None:
+        if value is not None and not _NAME.fullmatch(value):
+            raise ValueError(f"'{value}' may hold a-z, 0-9 and - only (64 at most); write {slug(value)}")
+        return value
+
+    @field_validator("postprocess")
+    @classmethod
+    def _function(cls, value: str | None) -> str | None:
+        if value is not None and not is_function_spec(value):
+            raise ValueError(f"'{value}' is not of the form module:function, such as decode:boxes")
+        return value
+
+    @field_validator("metrics")
+    @classmethod
+    def _metric_names(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and not value:
+            raise ValueError("an empty list measures nothing; name one, such as accuracy_top1")
+        for name in value or ():
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name) and not is_function_spec(name):
+                raise ValueError(f"'{name}' is neither a metric such as accuracy_top1 nor module:function")
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError("a metric is named twice; remove one")
+        return value
+
+
+def load_job(path: Path) -> Job:
+    """Read a job file.
+
+    Raises:
+        UserError: one line with the file, the line and the remedy.
+    """
+    return _job(read_yaml(path), path.resolve())
+
+
+def job_from_mapping(mapping: Mapping[str, Any], base: Path) -> Job:
+    """A job from the fields of a job file (or from `Job.as_json`).
+
+    Args:
+        mapping: the fields; `path`, which only `as_json` writes, tells where relative names start in place of `base`.
+        base: the folder that relative names start from.
+
+    Raises:
+        UserError: as `load_job`, without line numbers.
+    """
+    fields = dict(mapping)
+    path = fields.pop("path", None)
+    return _job(Document("job", fields), Path(path) if path is not None else base.resolve() / "job.yaml")
+
+
+def slug(text: str) -> str:
+    """Text as a name of [a-z0-9-]{1,64}: lower case, other characters become one hyphen."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:64].strip("-") or "job"
+
+
+def _job(document: Document, path: Path) -> Job:
+    file = validate(document, _JobFile)
+    base = path.parent
+    if file.quantize is not None and file.quantized is not None:
+        raise document.error(
+            ("quantized",), "both quantize and quantized: either we quantize or you bring the network; remove one",
+            at_key=True,
+        )  # fmt: skip
+    model = _existing(document, "model", file.model, base)
+    quantized = None if file.quantized is None else _existing(document, "quantized", file.quantized, base)
+    try:
+        source = locate_source(file.data.source, base)
+    except UserError as error:
+        raise document.error(("data", "source"), f"data.source: {error}") from None
+    # A file called job.yaml says nothing of what it is about; its model does.
+    derived = slug(model.stem if path.stem == "job" else path.stem)
+    return Job(
+        name=file.name or derived,
+        path=path,
+        model=model,
+        data=DataSpec(
+            source=file.data.source if source is None else str(source.resolve()),
+            calibration=file.data.calibration,
+            seed=file.data.seed,
+            label_offset=file.data.label_offset,
+        ),
+        preprocess=file.preprocess.value() if file.preprocess is not None else Preprocess(),
+        postprocess=file.postprocess,
+        batch=file.batch,
+        state=dict(file.state or {}),
+        metrics=tuple(file.metrics or DEFAULT_METRICS),
+        quantize=file.quantize.value() if file.quantize is not None else QuantizeSpec(),
+        quantized=quantized,
+    )
+
+
+def _existing(document: Document, name: str, text: str, base: Path) -> Path:
+    path = (base / Path(text).expanduser()).resolve()
+    if path.is_dir():
+        raise document.error((name,), f"{name}: {path} is a folder; give the .onnx file in it")
+    if not path.is_file():
+        raise document.error((name,), f"{name}: no file {path}; paths are relative to the job file")
+    return path
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); restore it") from None
