@@ -1,0 +1,76 @@
+"""From an entry of targets.yaml to an open, checked connection."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from harness.errors import UserError
+from harness.targets.addresses import Address, open_link
+from harness.targets.client import AgentClient
+from harness.targets.spawn import spawned_agent
+
+if TYPE_CHECKING:
+    from harness.targets.lab import Target
+
+#: An address where nothing answers is given up after this long, seconds (links, certificates and health together).
+REACH_TIMEOUT_S = 8.0
+#: Options of every channel. The message limit is gRPC's default, written down because the protocol counts on it.
+CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.enable_http_proxy", 0),  # a board is reached directly; a proxy variable is meant for the internet
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.use_local_subchannel_pool", 1),  # two clients of one process share no connection: one cut cuts one
+]
+
+
+@contextmanager
+def connect(target: Target, *, work_dir: Path, stop: threading.Event | None = None) -> Iterator[AgentClient]:
+    """A client for `target`, spoken to once (health, description, protocol version) and closed at the end.
+
+    Args:
+        target: `local` and `emulated` start an agent here and end it afterwards; `address` reaches one on a board.
+        work_dir: a started agent's log is kept in `work_dir/<target>/agent.log`.
+        stop: when set, waits end and no new call starts.
+
+    Raises:
+        UserError: a way to reach a board that this version does not have, or an unsafe address.
+        Unreachable: nothing answers.
+        Refused: something answers that is not an agent of this lab, or speaks a newer protocol.
+    """
+    stop = stop if stop is not None else threading.Event()
+    via = target.via
+    with contextlib.ExitStack() as stack:
+        if via.kind in ("local", "emulated"):
+            agent, listening = stack.enter_context(
+                spawned_agent(target.name, target.board, emulated=via.kind == "emulated", work_dir=work_dir, stop=stop)
+            )
+            channel = grpc.insecure_channel(listening, CHANNEL_OPTIONS)
+            client = AgentClient(target.name, channel, stop=stop, obituary=agent.obituary)
+            deadline = time.monotonic() + REACH_TIMEOUT_S
+        elif via.kind == "address":
+            deadline = time.monotonic() + REACH_TIMEOUT_S
+            address = Address.parse(target.name, via.address or "", tls=via.tls)
+            credentials = open_link(address, deadline=deadline, stop=stop)
+            channel = (
+                grpc.insecure_channel(address.grpc_target, CHANNEL_OPTIONS)
+                if credentials is None
+                else grpc.secure_channel(address.grpc_target, credentials, CHANNEL_OPTIONS)
+            )
+            client = AgentClient(target.name, channel, stop=stop)
+        else:
+            raise UserError(
+                f"{target.name}: `via: {via.kind}` is not in this version; write `via: emulated` in targets.yaml"
+            )
+        stack.enter_context(client)
+        client.await_serving(max(0.5, deadline - time.monotonic()))
+        client.describe()
+        yield client
