@@ -89,9 +89,11 @@ def tango(only_first: int, only_second: int, n: int, confidence: float = CONFIDE
         variance = n * (2 * q + difference * (1 - difference))
         return only_first - only_second - n * difference - side * z * math.sqrt(max(variance, 0.0))
 
-    # At D = +-1 the variance is 0, so the sign there is the sign of the numerator: each root is bracketed.
-    low = -1.0 if observed <= -1 else float(optimize.brentq(excess, -1.0, observed, args=(1.0,), xtol=1e-12))
-    high = 1.0 if observed >= 1 else float(optimize.brentq(excess, observed, 1.0, args=(-1.0,), xtol=1e-12))
+    # The numerator is 0 at the observed difference and, without discordant pairs or with nothing else, so is the
+    # variance: the search starts beside it. The limits lie at least z^2 / n away.
+    beside = 1e-9
+    low = -1.0 if observed <= -1 else float(optimize.brentq(excess, -1.0, observed - beside, args=(1.0,), xtol=1e-12))
+    high = 1.0 if observed >= 1 else float(optimize.brentq(excess, observed + beside, 1.0, args=(-1.0,), xtol=1e-12))
     return Interval(low, high)
 
 

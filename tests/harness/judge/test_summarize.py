@@ -1,0 +1,199 @@
+"""Which rows a target gets, with which values, and that nothing unknown turns into a number."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from harness.errors import BadResult
+from harness.judge.evaluate import Evaluation, evaluate
+from harness.judge.figure import Figure, Network, Source
+from harness.judge.metrics import accuracy, own_metric
+from harness.judge.statistics import tango
+from harness.judge.summarize import EMULATED_TIME_NOTE, TargetContext, accuracy_figures, target_figures
+from harness.runs.record import BlockRecord, Loading, QuantizedRecord, TargetRecord
+
+F, Q, R = Network.FLOAT, Network.QUANTIZED, Network.RATIO
+IDS = [f"s{i}" for i in range(100)]
+LABELS = np.arange(100) % 4
+CONTRACT_ROWS = {
+    "accuracy_top1",
+    "fps",
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p99_ms",
+    "load_ms",
+    "learnable_memory_bytes",
+    "peak_memory_bytes",
+    "cpu_percent",
+    "temperature_c",
+    "power_w",
+    "energy_mj",
+}
+
+
+def evaluation(network: Network, wrong: range) -> Evaluation:
+    scores = np.eye(4)[LABELS] + 0.01 * np.arange(4)
+    for i in wrong:
+        scores[i] = np.roll(scores[i], 1)
+    return evaluate([(IDS, {"y": scores}, LABELS)], [accuracy(1)], target="t", network=network)
+
+
+FLOAT_EVAL = evaluation(F, range(10))  # 10 wrong
+INT8_EVAL = evaluation(Q, range(8, 15))  # 7 wrong, 2 of them wrong in both
+
+
+def loading(network: Network, *, already: bool = False) -> Loading:
+    return Loading(network, 100.0, 1.0, 12.0, None, already, "onnxruntime", "1.31.1", ("CPUExecutionProvider",))
+
+
+def blocks(pairs: int, per_block: int = 150) -> tuple[BlockRecord, ...]:
+    rng = np.random.default_rng(8)
+    made = []
+    for pair in range(pairs):
+        for network, ms in ((F, 2.0), (Q, 1.0)):
+            ns = tuple(int(v) for v in rng.normal(ms * 1e6, 2e4, per_block))
+            made.append(BlockRecord(network, pair, ns, 1000.0, sum(ns) / 1e9 + 0.01, 1, 0.2, 10**7))
+    return tuple(made)
+
+
+def record(source: Source = Source.MEASURED, environment: str = "cpu", status: str = "done") -> TargetRecord:
+    notes = ("QDQ arithmetic, not bit-exact",) if environment != "cpu" else ()
+    return TargetRecord(
+        name="t",
+        board="generic",
+        environment=environment,
+        via="local",
+        source=source,
+        status=status,
+        error=None if status == "done" else "the agent's process died; `quantrig resume` completes it",
+        quantized=QuantizedRecord(environment, "ab" * 32, "mse", 12, (), notes),
+        loadings=(loading(F), loading(Q)),
+        blocks=blocks(8) if source is Source.MEASURED else (),
+    )
+
+
+def figures_of(target: TargetRecord) -> dict[tuple[Network, str], Figure]:
+    figures = target_figures(target, FLOAT_EVAL, INT8_EVAL, float_learnable_bytes=4000, quantized_learnable_bytes=1100)
+    table = {(figure.network, figure.metric): figure for figure in figures}
+    assert len(table) == len(figures), "a row twice"
+    return table
+
+
+def test_accuracy_rows_by_hand() -> None:
+    table = figures_of(record())
+    assert table[F, "accuracy_top1"].value == pytest.approx(0.90)
+    assert table[Q, "accuracy_top1"].value == pytest.approx(0.93)
+    wilson = binomtest(93, 100).proportion_ci(method="wilson")
+    assert table[Q, "accuracy_top1"].ci_low == pytest.approx(wilson.low)
+    delta = table[R, "accuracy_top1_delta"]
+    assert delta.value == pytest.approx(0.03)  # int8 - float
+    expected = tango(8, 5, 100)  # right in int8 only: 0…7; in float only: 10…14
+    assert (delta.ci_low, delta.ci_high, delta.n) == (expected.low, expected.high, 100)
+    assert "Floating-Point only: 5" in delta.note
+    assert "Quantized only: 8" in delta.note
+    assert f"p = {binomtest(5, 13).pvalue:.3g}" in delta.note
+    assert table[R, "top1_agreement"].value == pytest.approx(0.87)
+
+
+def test_measured_rows_are_complete_and_filled() -> None:
+    table = figures_of(record())
+    for network in (F, Q):
+        assert {metric for net, metric in table if net is network} == CONTRACT_ROWS
+    speed = table[R, "speedup"]
+    assert speed.value == pytest.approx(2.0, rel=0.01)
+    assert speed.ci_low is not None
+    assert speed.ci_high is not None
+    assert speed.ci_low < 2.0 < speed.ci_high
+    assert speed.n == 8
+    assert table[F, "latency_p99_ms"].value is not None
+    assert table[F, "power_w"].value is None
+    assert table[R, "learnable_memory_ratio"].value == pytest.approx(0.275)
+    assert {figure.source for figure in table.values()} == {Source.MEASURED}
+    assert table[F, "fps"].device == "onnxruntime 1.31.1 CPUExecutionProvider"
+
+
+def test_p99_of_too_few_iterations_is_empty_with_the_reason() -> None:
+    few = dataclasses.replace(record(), blocks=blocks(2, 150))
+    row = figures_of(few)[F, "latency_p99_ms"]
+    assert row.value is None
+    assert "300 iterations in 2 blocks cannot carry p99" in row.note
+
+
+def test_an_emulated_board_has_the_same_rows_without_any_time() -> None:
+    emulated, measured = figures_of(record(Source.EMULATED, "gpu")), figures_of(record())
+    assert emulated.keys() == measured.keys()
+    for metric in ("fps", "latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "load_ms"):
+        assert emulated[F, metric].value is None
+        assert emulated[F, metric].note == EMULATED_TIME_NOTE
+    assert emulated[R, "speedup"].value is None
+    assert emulated[F, "peak_memory_bytes"].value is None
+    assert emulated[Q, "accuracy_top1"].value == pytest.approx(0.93)
+    assert {figure.source for figure in emulated.values()} == {Source.EMULATED}
+
+
+def test_quantized_notes_stand_at_the_rows_they_concern() -> None:
+    table = figures_of(record(Source.EMULATED, "gpu"))
+    note = "QDQ arithmetic, not bit-exact"
+    assert note in table[Q, "accuracy_top1"].note
+    assert note in table[R, "top1_agreement"].note
+    assert note not in table[F, "accuracy_top1"].note
+    assert note not in table[Q, "fps"].note
+
+
+def test_an_fpga_has_its_own_rows() -> None:
+    table = figures_of(record(Source.EMULATED, "fpga"))
+    for metric in ("conv_threads", "fc_threads", "lut_percent", "bram_percent", "dsp_percent"):
+        assert table[F, metric].value is None
+        assert table[Q, metric].note
+
+
+def test_a_crashed_target_has_every_row_empty_with_the_reason() -> None:
+    crashed, done = figures_of(record(status="crashed")), figures_of(record())
+    assert crashed.keys() == done.keys()
+    for figure in crashed.values():
+        assert figure.value is None
+        assert figure.note.startswith("crashed: the agent's process died")
+
+
+def test_a_throttled_target_keeps_its_figures_and_says_so() -> None:
+    table = figures_of(record(status="throttled"))
+    assert table[F, "fps"].value is not None
+    assert "throttled" in table[F, "fps"].note
+
+
+def test_what_was_already_loaded_has_no_load_time() -> None:
+    again = dataclasses.replace(record(), loadings=(loading(F, already=True), loading(Q)))
+    table = figures_of(again)
+    assert table[F, "load_ms"].value is None
+    assert "already loaded" in table[F, "load_ms"].note
+    assert table[Q, "load_ms"].value == 12.0
+
+
+def test_a_hostile_boards_blocks_stop_its_summary() -> None:
+    bad = dataclasses.replace(blocks(1)[0], latency_ns=(-1,))
+    with pytest.raises(BadResult):
+        figures_of(dataclasses.replace(record(), blocks=(bad,)))
+
+
+def test_metrics_that_are_not_zero_or_one() -> None:
+    def error(values: list[float], network: Network) -> Evaluation:
+        metric = own_metric("m:mse", lambda outputs, _labels: outputs["y"][:, 0])
+        chunk = (IDS[:3], {"y": np.array(values)[:, None]}, np.zeros(3))
+        return evaluate([chunk], [metric], target="t", network=network)
+
+    rows = accuracy_figures(TargetContext.of(record()), error([1.0, 2.0, 3.0], F), error([1.5, 2.0, 4.0], Q))
+    table = {(figure.network, figure.metric): figure for figure in rows}
+    delta = table[R, "mse_delta"]
+    assert delta.value == pytest.approx(0.5)
+    assert delta.ci_high == pytest.approx(0.5 + 4.302652729911275 * 0.5 / np.sqrt(3))
+    assert table[R, "top1_agreement"].value is None
+
+
+def test_networks_evaluated_on_different_samples_are_never_compared() -> None:
+    other = dataclasses.replace(INT8_EVAL, ids=tuple(reversed(IDS)))
+    with pytest.raises(ValueError, match="different samples"):
+        accuracy_figures(TargetContext.of(record()), FLOAT_EVAL, other)
