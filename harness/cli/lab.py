@@ -1,0 +1,133 @@
+"""Commands about the lab: targets and certificates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.options import Json, Lab, Targets, names
+from harness.errors import ExitCode
+
+targets_app = typer.Typer(help="The boards of the lab.", no_args_is_help=True)
+certificates_app = typer.Typer(help="The lab's own certificates, for mutual TLS.", no_args_is_help=True)
+
+
+@targets_app.command("list")
+def list_targets(lab: Lab = None, as_json: Json = False) -> int:
+    """The targets of the lab file."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from harness.targets.lab import find_lab, load_lab
+
+    loaded = load_lab(find_lab(lab, None))
+    if as_json:
+        listed = [
+            {
+                "name": target.name, "board": target.board, "environment": target.environment,
+                "via": target.via.kind, "address": target.via.address, "timed": target.timed, "tags": list(target.tags),
+            }
+            for target in loaded.targets.values()
+        ]  # fmt: skip
+        typer.echo(json.dumps(listed, indent=2))
+        return ExitCode.GOOD
+    table = Table("target", "board", "rules", "reached", "timed", "tags", box=None, pad_edge=False)
+    for target in loaded.targets.values():
+        reached = target.via.address or target.via.kind
+        timed = "yes" if target.timed else "no"
+        table.add_row(target.name, target.board, target.environment, reached, timed, ", ".join(target.tags))
+    Console().print(table)
+    return ExitCode.GOOD
+
+
+@targets_app.command("check")
+def check(lab: Lab = None, targets: Targets = None, as_json: Json = False) -> int:
+    """One line a target, in parallel: reachable, versions, runtime, memory, an exact canary."""
+    from rich.console import Console
+
+    from harness.cli.health import health_table
+    from harness.targets.check import check_targets
+    from harness.targets.lab import find_lab, load_lab
+
+    loaded = load_lab(find_lab(lab, None))
+    chosen = loaded.select(names(targets)) if targets else list(loaded.targets.values())
+    found = check_targets(chosen)
+    if as_json:
+        typer.echo(json.dumps([one.as_json() for one in found], indent=2))
+    else:
+        Console().print(health_table(found))
+    return ExitCode.GOOD if all(one.fit for one in found) else ExitCode.BOARD_FAILED
+
+
+@targets_app.command("add")
+def add(
+    name: Annotated[str, typer.Argument(help="Name of the new target.")],
+    board: Annotated[str, typer.Option("--board", help="Board kind, e.g. raspberry-pi-5.")],
+    environment: Annotated[str | None, typer.Option("--environment", help="Default: the board's usual one.")] = None,
+    via: Annotated[str, typer.Option("--via", help="local, emulated, or HOST:PORT of an agent.")] = "emulated",
+    tls: Annotated[str | None, typer.Option("--tls", help="Name or folder of the lab's certificates.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")] = None,
+    lab: Lab = None,
+) -> int:
+    """Add a target to the lab file, comments kept."""
+    from harness.scaffold import add_target
+    from harness.targets.lab import find_lab
+
+    path = find_lab(lab, None)
+    fields: dict[str, object] = {"board": board}
+    if environment is not None:
+        fields["environment"] = environment
+    if via in {"local", "emulated", "qemu"}:
+        fields["via"] = via
+    else:
+        fields["via"] = {"address": via} | ({"tls": tls} if tls else {})
+    if tag:
+        fields["tags"] = list(tag)
+    add_target(path, name, fields)
+    typer.echo(f"added {name} to {path}; next: quantrig targets check --targets {name}")
+    return ExitCode.GOOD
+
+
+Folder = Annotated[Path, typer.Option("--folder", help="Folder of the lab's CA; its key stays there.", metavar="DIR")]
+
+
+@certificates_app.command("create")
+def create(lab: Annotated[str, typer.Argument(help="Name of the lab.")], folder: Folder = Path("lab-ca")) -> int:
+    """Create the lab's own certificate authority."""
+    from harness.targets.certificates import create_lab
+
+    create_lab(folder, lab)
+    typer.echo(f"wrote {folder}: keep ca-key.pem off the boards")
+    return ExitCode.GOOD
+
+
+@certificates_app.command("agent")
+def agent(
+    name: Annotated[str, typer.Argument(help="Name of the board.")],
+    address: Annotated[list[str], typer.Option("--address", help="DNS name or IP the host dials; may be repeated.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to carry to the board.", metavar="DIR")],
+    folder: Folder = Path("lab-ca"),
+) -> int:
+    """Issue a board's certificate: copy the folder there and start its agent with --tls."""
+    from harness.targets.certificates import issue_agent
+
+    issue_agent(folder, name, address, out)
+    typer.echo(f"wrote {out}; on the board: quantrig-agent serve --listen 0.0.0.0:50443 --tls {out.name}")
+    return ExitCode.GOOD
+
+
+@certificates_app.command("host")
+def host(
+    name: Annotated[str, typer.Argument(help="Name of this host.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder named in `tls:` of targets.yaml.", metavar="DIR")],
+    folder: Folder = Path("lab-ca"),
+) -> int:
+    """Issue a host's certificate: name its folder in `tls:` of targets.yaml."""
+    from harness.targets.certificates import issue_host
+
+    issue_host(folder, name, out)
+    typer.echo(f"wrote {out}")
+    return ExitCode.GOOD

@@ -1,0 +1,192 @@
+"""Commands about whole runs: demo, init, run, resume, runs."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli.options import Json, Lab, Out, ProfileName, StoreUrl, Targets, names
+from harness.errors import ExitCode
+
+if TYPE_CHECKING:
+    from harness.runs.engine import Run
+    from harness.runs.plan import Plan
+
+
+def demo(
+    out: Out = None,
+    profile: ProfileName = "quick",
+    targets: Targets = None,
+    as_json: Json = False,
+    store: StoreUrl = None,
+) -> int:
+    """The main job on the embedded default: real data, this machine and three emulated boards, a published table."""
+    from harness.demo import JOB, LAB
+
+    return _run(JOB, LAB, targets, out=out, profile=profile, split="validation", as_json=as_json, store_url=store)
+
+
+def run(
+    job: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")],
+    lab: Lab = None,
+    targets: Targets = None,
+    out: Out = None,
+    split: Annotated[
+        str, typer.Option("--split", help="'validation' (what calibration leaves) or 'all'.")
+    ] = "validation",
+    profile: ProfileName = "standard",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; touch no board.")] = False,
+    as_json: Json = False,
+    store: StoreUrl = None,
+) -> int:
+    """Quantize, ship, measure, judge, publish."""
+    return _run(job, lab, targets, out=out, profile=profile, split=split, dry=dry_run, as_json=as_json, store_url=store)
+
+
+def _run(
+    job_path: Path,
+    lab_path: Path | None,
+    targets: str | None,
+    *,
+    out: Path | None,
+    profile: str,
+    split: str,
+    as_json: bool,
+    store_url: str | None,
+    dry: bool = False,
+) -> int:
+    from harness.cli.display import watching
+    from harness.job import load_job
+    from harness.runs.engine import start
+    from harness.runs.plan import make_plan
+    from harness.runs.profile import find_profile
+    from harness.store import open_store
+    from harness.targets.lab import find_lab, load_lab
+
+    job = load_job(job_path)
+    lab = load_lab(find_lab(lab_path, job.path))
+    plan = make_plan(job, lab, names(targets), profile=find_profile(profile), split_name=split, out=out)
+    if dry:
+        return _print_plan(plan, as_json=as_json)
+    store = open_store(store_url)
+    try:
+        with watching(quiet=as_json) as observer:
+            finished = start(plan, store, observer)
+    finally:
+        store.close()
+    return _print_run(finished, as_json=as_json)
+
+
+def resume(
+    run_id: Annotated[str, typer.Argument(help="As `quantrig runs` lists it; a beginning is enough.")],
+    as_json: Json = False,
+    store: StoreUrl = None,
+) -> int:
+    """Go on with a run: only what is missing or failed is done again."""
+    from harness.cli.display import watching
+    from harness.runs.engine import resume as resume_run
+    from harness.store import open_store
+
+    opened = open_store(store)
+    try:
+        with watching(quiet=as_json) as observer:
+            finished = resume_run(run_id, opened, observer)
+    finally:
+        opened.close()
+    return _print_run(finished, as_json=as_json)
+
+
+def list_runs(
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many, the newest first.")] = 20,
+    as_json: Json = False,
+    store: StoreUrl = None,
+) -> int:
+    """The runs in the results database, the newest first."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.store import open_store
+
+    opened = open_store(store)
+    try:
+        found = opened.runs(limit)
+    finally:
+        opened.close()
+    if as_json:
+        listed = [
+            {
+                "run_id": one.run_id, "job": one.job_name, "status": one.status, "started": one.started,
+                "finished": one.finished, "out": str(one.out), "targets": dict(one.targets),
+            }
+            for one in found
+        ]  # fmt: skip
+        typer.echo(json.dumps(listed, indent=2))
+        return ExitCode.GOOD
+    if not found:
+        typer.echo("no runs yet: `quantrig demo` makes the first one")
+        return ExitCode.GOOD
+    table = Table("run", "status", "targets", "folder", box=None, pad_edge=False)
+    for one in found:
+        targets = ", ".join(f"{name} {status}" for name, status in one.targets)
+        cells = (one.run_id, one.status, targets, _near(one.out))
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    Console().print(table)
+    return ExitCode.GOOD
+
+
+def init(
+    model: Annotated[Path, typer.Argument(help="A float ONNX network.", metavar="MODEL.onnx")],
+    data: Annotated[str, typer.Argument(help="A folder of images, an .npz or module:function.", metavar="DATA")],
+    folder: Annotated[Path, typer.Option("--folder", help="Where the two files go.", metavar="DIR")] = Path(),
+) -> int:
+    """Write a first job.yaml and targets.yaml for a model and a data folder."""
+    from harness.scaffold import init_files
+
+    for path in init_files(model, data, folder):
+        typer.echo(f"wrote {_near(path)}")
+    typer.echo("check the values marked 'guessed', then: quantrig run job.yaml")
+    return ExitCode.GOOD
+
+
+def _print_run(finished: Run, *, as_json: bool) -> int:
+    from rich.console import Console
+
+    from harness.report.runjson import dump
+    from harness.report.terminal import render_terminal
+
+    if as_json:
+        typer.echo(dump(finished.record))
+        return finished.exit_code
+    render_terminal(finished.record, Console())
+    typer.echo(
+        f"published in {_near(finished.published.folder)}: {', '.join(p.name for p in finished.published.paths)}"
+    )
+    if finished.exit_code is ExitCode.BOARD_FAILED:
+        typer.echo(
+            f"some targets failed; `quantrig resume {finished.record.run_id}` does only the missing part", err=True
+        )
+    return finished.exit_code
+
+
+def _print_plan(plan: Plan, *, as_json: bool) -> int:
+    from rich.console import Console
+
+    from harness.runs.estimate import estimate_plan, plan_as_json, plan_table
+
+    estimate = estimate_plan(plan)
+    if as_json:
+        typer.echo(json.dumps(plan_as_json(plan, estimate), indent=2))
+    else:
+        Console().print(plan_table(plan, estimate))
+    return ExitCode.GOOD
+
+
+def _near(path: Path) -> str:
+    """A path as the user would type it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,1 @@
+"""Runs: who runs what when, the journal of it, and how it resumes."""

@@ -1,0 +1,277 @@
+"""The whole line: plan → quantize → targets in parallel → judge → publish, journaled so that it can be resumed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from harness.errors import ExitCode, QuantrigError, UserError
+from harness.host import host_environment
+from harness.job import Job, job_from_mapping
+from harness.judge.figure import Network, Source
+from harness.judge.verdict import exit_code
+from harness.report.publish import Published, publish
+from harness.runs.evidence import figures_of
+from harness.runs.interrupt import Interrupted, stop_on_signals
+from harness.runs.networks import NetworkFile, digest_of, network_file, quantize_for
+from harness.runs.observer import Observer, Silent
+from harness.runs.plan import Plan, make_plan
+from harness.runs.profile import Profile, find_profile
+from harness.runs.record import QuantizedRecord, RunRecord, TargetRecord
+from harness.runs.samples import SampleReader
+from harness.runs.target_task import TargetTask
+from harness.store import Store
+from harness.targets.lab import Lab, load_lab
+
+#: How often the main thread looks for Ctrl-C while targets work, s.
+_WATCH_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished (or partly failed) run.
+
+    Args:
+        record: everything, as in run.json.
+        published: the files of the run's folder.
+    """
+
+    record: RunRecord
+    published: Published
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What the command returns."""
+        return exit_code(self.record)
+
+
+def start(plan: Plan, store: Store, observer: Observer | None = None) -> Run:
+    """Execute a plan from its beginning.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; what is finished is kept.
+        UserError: bad input.
+    """
+    digest = digest_of(plan.job.model)
+    store.create_run(
+        plan.run_id,
+        job_name=plan.job.name,
+        started=_now(),
+        out=plan.out,
+        model_digest=digest,
+        request=_request(plan),
+    )
+    for target in plan.targets:
+        source = Source.MEASURED if target.timed else Source.EMULATED
+        store.save_target(
+            plan.run_id,
+            TargetRecord(target.name, target.board, target.environment, target.via.kind, source, "pending"),
+        )
+    return _execute(plan, store, observer or Silent())
+
+
+def resume(run_id: str, store: Store, observer: Observer | None = None) -> Run:
+    """Go on with a run: only what is missing or failed is done again.
+
+    Raises:
+        UserError: no such run, or its job, network or lab changed since.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    summary = store.run(run_id)
+    request = summary.request
+    job = job_from_mapping(request["job"], Path(request["job_base"]))
+    if digest_of(job.model) != summary.model_digest:
+        message = f"{job.model} changed since run {summary.run_id}; start a new run with `quantrig run`"
+        raise UserError(message)
+    plan = make_plan(
+        job,
+        load_lab(Path(request["lab"])),
+        request["targets"],
+        profile=find_profile(request["profile"]),
+        split_name=request["split"],
+        out=summary.out,
+        run_id=summary.run_id,
+    )
+    if plan.data.digest() != request["data_digest"]:
+        message = f"the data of run {summary.run_id} changed since; start a new run with `quantrig run`"
+        raise UserError(message)
+    store.set_run_status(summary.run_id, "running")
+    return _execute(plan, store, observer or Silent())
+
+
+def execute_job(
+    job: Job,
+    lab: Lab,
+    store: Store,
+    *,
+    targets: Sequence[str] | None = None,
+    profile: Profile,
+    split_name: str = "validation",
+    out: Path | None = None,
+    observer: Observer | None = None,
+) -> Run:
+    """Plan and start in one call."""
+    plan = make_plan(job, lab, targets, profile=profile, split_name=split_name, out=out)
+    return start(plan, store, observer)
+
+
+def _request(plan: Plan) -> dict[str, object]:
+    return {
+        "job": plan.job.as_json(),
+        "job_base": str(plan.job.path.parent.absolute()),
+        "lab": str(plan.lab.path.absolute()),
+        "targets": [target.name for target in plan.targets],
+        "profile": plan.profile.name,
+        "split": plan.split_name,
+        "data_digest": plan.data.digest(),
+    }
+
+
+def _execute(plan: Plan, store: Store, observer: Observer) -> Run:
+    stop = threading.Event()
+    plan.out.mkdir(parents=True, exist_ok=True)
+    with stop_on_signals(stop):
+        try:
+            records = _work(plan, store, observer, stop)
+        except Interrupted:
+            store.set_run_status(plan.run_id, "interrupted")
+            raise Interrupted(plan.run_id) from None
+        except QuantrigError:
+            store.set_run_status(plan.run_id, "failed")
+            raise
+        record = _judge(plan, store, observer, records)
+        good = all(target.status == "done" for target in record.targets)
+        store.save_figures(plan.run_id, record.figures)
+        published = publish(record, plan.out)
+        store.set_run_status(plan.run_id, "done" if good else "failed", record.finished)
+    return Run(record, published)
+
+
+def _work(plan: Plan, store: Store, observer: Observer, stop: threading.Event) -> list[TargetRecord]:
+    before = {record.name: record for record in store.targets(plan.run_id)}
+    open_targets = [target for target in plan.targets if before[target.name].status != "done"]
+    if not open_targets:
+        return list(before.values())
+    float_file = network_file(plan.job.model)
+    quantized = _quantize_all(plan, before, observer, stop, {target.environment for target in open_targets})
+    if stop.is_set():
+        raise Interrupted(plan.run_id)
+    reader = _reader(plan)
+    tasks = []
+    for target in open_targets:
+        file, record = quantized[target.environment]
+        networks = {Network.FLOAT: float_file, Network.QUANTIZED: file}
+        started = replace(before[target.name], quantized=record, status="pending", error=None)
+        tasks.append(TargetTask(plan, target, networks, started, reader, store, observer, stop))
+    _in_parallel(tasks, stop)
+    return store.targets(plan.run_id)
+
+
+def _reader(plan: Plan) -> SampleReader:
+    return SampleReader(plan.data, plan.samples, in_one=bool(plan.job.state))
+
+
+def _in_parallel(tasks: Sequence[TargetTask], stop: threading.Event) -> None:
+    """Run every target on a thread; a signal cancels the calls in flight and waits for all to tidy up."""
+    with ThreadPoolExecutor(max_workers=len(tasks), thread_name_prefix="target") as pool:
+        futures: list[Future[TargetRecord]] = [pool.submit(task.run) for task in tasks]
+        waiting = set(futures)
+        cancelled = False
+        while waiting:
+            done, waiting = wait(waiting, timeout=_WATCH_S, return_when=FIRST_COMPLETED)
+            # an error that is not the board's concerns all targets: stop them too, then report it
+            if any(future.exception() is not None for future in done):
+                stop.set()
+            if stop.is_set() and not cancelled:
+                cancelled = True
+                for task in tasks:
+                    task.cancel()
+    errors = [error for future in futures if (error := future.exception()) is not None]
+    errors.sort(key=lambda error: isinstance(error, Interrupted))
+    if errors:
+        raise errors[0]
+    if stop.is_set():
+        raise Interrupted
+
+
+def _quantize_all(
+    plan: Plan,
+    before: Mapping[str, TargetRecord],
+    observer: Observer,
+    stop: threading.Event,
+    environments: set[str],
+) -> dict[str, tuple[NetworkFile, QuantizedRecord]]:
+    made: dict[str, tuple[NetworkFile, QuantizedRecord]] = {}
+    folder = plan.out / "artifacts"
+    folder.mkdir(exist_ok=True)
+    for environment in plan.environments:
+        if environment not in environments:
+            continue
+        path = folder / f"{plan.job.name}.{environment}.int8.onnx"
+        known = next(
+            (r.quantized for r in before.values() if r.environment == environment and r.quantized is not None), None
+        )
+        if known is not None and path.exists() and digest_of(path) == known.digest:
+            made[environment] = (network_file(path, known.disabled_optimizers), known)
+            continue
+
+        def progress(done: int, total: int, environment: str = environment) -> None:
+            if stop.is_set():
+                raise Interrupted(plan.run_id)
+            observer.progress("host", f"calibrate for {environment}", done, total)
+
+        observer.progress("host", f"quantize for {environment}", 0, None)
+        made[environment] = quantize_for(
+            plan.job,
+            environment,
+            plan.data,
+            plan.split.calibration,
+            fixed_batch=plan.fixed_batch,
+            out=path,
+            progress=progress,
+        )
+        layers = made[environment][1].quantized_layers
+        observer.message("host", f"quantized for {environment}: {layers} layers, {made[environment][1].method}")
+    observer.finished("host", "done")
+    return made
+
+
+def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[TargetRecord]) -> RunRecord:
+    observer.progress("host", "judge", 0, None)
+    summary = store.run(plan.run_id)
+    figures, judged = figures_of(plan, store, records, _reader(plan))
+    for record in judged:
+        store.save_target(plan.run_id, record)
+    observer.finished("host", "done")
+    return RunRecord(
+        run_id=plan.run_id,
+        job_name=plan.job.name,
+        job=plan.job.as_json(),
+        model_digest=summary.model_digest,
+        profile=plan.profile.name,
+        split=plan.split_name,
+        samples=len(plan.samples),
+        calibration_samples=len(plan.split.calibration),
+        started=summary.started,
+        finished=_now(),
+        host=host_environment(),
+        targets=judged,
+        figures=figures,
+        notes=_run_notes(plan),
+    )
+
+
+def _run_notes(plan: Plan) -> tuple[str, ...]:
+    if plan.split_name == "all":
+        return (
+            "--split all: accuracy includes the calibration samples; use it to compare with published figures only",
+        )
+    return ()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

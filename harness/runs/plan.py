@@ -1,0 +1,131 @@
+"""What a run will do, decided before anything happens."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.data import DataSet, InputSpec, Split, network_inputs, open_data, split
+from harness.errors import UserError
+from harness.job import Job
+from harness.runs.profile import Profile
+from harness.targets.lab import Lab, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that can start.
+
+    Args:
+        split_name: "validation" (what calibration left) or "all".
+        split: indices into the data set.
+        fixed_batch: the batch size the network insists on, None when it is free.
+        out: the run's folder.
+    """
+
+    run_id: str
+    job: Job
+    lab: Lab
+    targets: tuple[Target, ...]
+    profile: Profile
+    split_name: str
+    split: Split
+    data: DataSet
+    inputs: tuple[InputSpec, ...]
+    fixed_batch: int | None
+    out: Path
+
+    @property
+    def environments(self) -> tuple[str, ...]:
+        """The rule books this run needs, in the order of the targets."""
+        return tuple(dict.fromkeys(target.environment for target in self.targets))
+
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """The samples that accuracy rests on."""
+        return tuple(range(len(self.data))) if self.split_name == "all" else self.split.validation
+
+    def zero_state(self) -> dict[str, NDArray[np.generic]]:
+        """The state a recurrent network starts from; empty for the others. Free dimensions count as 1."""
+        return {
+            spec.name: np.zeros([size if isinstance(size, int) and size > 0 else 1 for size in spec.shape], spec.dtype)
+            for spec in self.inputs
+            if spec.name in self.job.state
+        }
+
+
+def new_run_id(job_name: str) -> str:
+    """Sortable by time, unique, and fit for a file name: `20261121-104500-squeezenet-3fa9`."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return f"{stamp}-{job_name[:40]}-{secrets.token_hex(2)}"
+
+
+def make_plan(
+    job: Job,
+    lab: Lab,
+    names: Sequence[str] | None,
+    *,
+    profile: Profile,
+    split_name: str = "validation",
+    out: Path | None = None,
+    run_id: str | None = None,
+) -> Plan:
+    """Check everything that can be checked without touching a board.
+
+    Raises:
+        UserError: unknown target, unusable data or network, nothing left to validate on.
+    """
+    if split_name not in {"validation", "all"}:
+        message = f"--split {split_name}: choose 'validation' (what calibration leaves) or 'all'"
+        raise UserError(message)
+    targets = tuple(lab.select(names)) if names else tuple(lab.targets.values())
+    if not targets:
+        message = f"{lab.path}: no targets; `quantrig targets add` adds one"
+        raise UserError(message)
+    for target in targets:
+        if target.via.kind == "qemu":
+            message = f"{target.name}: `via: qemu` is not in this version yet; use `via: emulated` for its arithmetic"
+            raise UserError(message)
+    identity = run_id or new_run_id(job.name)
+    inputs = tuple(network_inputs(job.model))
+    state_inputs = set(job.state)
+    fed = tuple(spec for spec in inputs if spec.name not in state_inputs)
+    data = open_data(job.data, job.preprocess, fed, job.path.parent)
+    if len(data) == 0:
+        message = f"{job.path}: data.source holds no samples"
+        raise UserError(message)
+    return Plan(
+        identity,
+        job,
+        lab,
+        targets,
+        profile,
+        split_name,
+        _split(job, len(data)),
+        data,
+        inputs,
+        _fixed_batch(job, fed),
+        (out or Path("reports") / identity).absolute(),
+    )
+
+
+def _split(job: Job, count: int) -> Split:
+    if not job.state:
+        return split(count, job.data.calibration, job.data.seed)
+    # a recurrent network reads its samples in the order of time: calibration takes the first stretch
+    shuffled = split(count, job.data.calibration, job.data.seed)
+    edge = len(shuffled.calibration)
+    return Split(tuple(range(edge)), tuple(range(edge, count)))
+
+
+def _fixed_batch(job: Job, inputs: Sequence[InputSpec]) -> int | None:
+    if job.batch is not None:
+        return job.batch
+    first = inputs[0].shape[0] if inputs and inputs[0].shape else None
+    return first if isinstance(first, int) and first > 0 else None

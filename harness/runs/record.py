@@ -1,0 +1,158 @@
+"""What a run leaves behind: the value that every report is built from, and the content of run.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from harness.judge.figure import Figure, Network, Source
+
+#: Version of run.json. Raised when a field changes its meaning; adding a field does not raise it.
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """One artifact on its way to one board."""
+
+    network: Network
+    digest: str
+    size_bytes: int
+    sent_bytes: int  # 0 when the board held it already
+    skipped: bool  # already on the board
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How long a network took to become ready on a board, phase by phase, ms; None where the phase does not exist."""
+
+    network: Network
+    start_ms: float
+    check_ms: float
+    load_ms: float
+    compile_ms: float | None
+    already_loaded: bool
+    runtime: str
+    runtime_version: str
+    providers: tuple[str, ...]
+    warm_up_iterations: int | None = None
+    warm_up_s: float | None = None
+    steady: bool | None = None
+    first_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRecord:
+    """One timed block as the board returned it.
+
+    Args:
+        network: which network ran.
+        pair: index of the float/int8 pair it belongs to (ABBA: pair 0 runs F I, pair 1 runs I F, …).
+        latency_ns: every raw sample, in order.
+        started_unix_s: wall clock of the board.
+        duration_s: monotonic.
+        batch_size: samples per iteration.
+        cpu_time_s: of the network's process during the block.
+        peak_memory_bytes: high-water mark of that process.
+    """
+
+    network: Network
+    pair: int
+    latency_ns: tuple[int, ...]
+    started_unix_s: float
+    duration_s: float
+    batch_size: int
+    cpu_time_s: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryRecord:
+    """One telemetry sample, taken between blocks; None or absent where the board does not say."""
+
+    unix_s: float
+    temperature_c: dict[str, float]
+    power_mw: dict[str, float]  # instantaneous, by rail
+    total_power_mw: float | None
+    total_power_rail: str | None
+    throttled: bool | None
+    clock_mhz: float | None
+    ram_used_mb: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedRecord:
+    """What the rule book of an environment made of the network."""
+
+    environment: str
+    digest: str
+    method: str
+    quantized_layers: int
+    kept_float: tuple[tuple[str, str], ...]  # (layer, reason)
+    notes: tuple[str, ...]
+    disabled_optimizers: tuple[str, ...] = ()  # graph optimizers that must not touch it
+    learnable_bytes: int | None = None  # weights and biases, counted from their dtypes
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRecord:
+    """One target's part of a run.
+
+    Args:
+        status: "done", "pending" (not reached yet), or the `status` word of the BoardError that ended it.
+        error: its one-line message, None when done.
+        source: `measured` for a real board, `emulated` for a stand-in.
+        description: the board's own description as plain JSON, None when it was never reached.
+        machine: which physical machine executed it (host of an emulated target).
+        notes: one line each, printed under the table.
+    """
+
+    name: str
+    board: str
+    environment: str
+    via: str
+    source: Source
+    status: str
+    error: str | None = None
+    description: dict[str, object] | None = None
+    quantized: QuantizedRecord | None = None
+    shipments: tuple[Shipment, ...] = ()
+    loadings: tuple[Loading, ...] = ()
+    blocks: tuple[BlockRecord, ...] = ()
+    telemetry: tuple[TelemetryRecord, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def failed(self, status: str, error: str) -> TargetRecord:
+        """The same target, ended by an error."""
+        return replace(self, status=status, error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A whole run.
+
+    Args:
+        run_id: [a-z0-9-]{1,64}, sortable by time.
+        job: the job as plain JSON, paths resolved.
+        model_digest: sha256 of the float network.
+        profile: "quick" or "standard".
+        samples: how many samples the accuracy rests on; `calibration_samples` how many the ranges rest on.
+        started: ISO 8601 with time zone.
+        finished: None while it runs or when it was interrupted.
+        host: the orchestrator's own environment: versions, CPU, flags.
+    """
+
+    run_id: str
+    job_name: str
+    job: dict[str, object]
+    model_digest: str
+    profile: str
+    split: str
+    samples: int
+    calibration_samples: int
+    started: str
+    finished: str | None
+    host: dict[str, object]
+    targets: tuple[TargetRecord, ...]
+    figures: tuple[Figure, ...] = ()
+    notes: tuple[str, ...] = ()
+    schema_version: int = field(default=SCHEMA_VERSION)

@@ -1,0 +1,293 @@
+"""One target's part of a run: connect, ship, load, infer, time. Every finished piece goes into the journal at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import BadResult, BoardError
+from harness.judge.figure import Network
+from harness.runs.inference import infer_chunk, infer_sequence
+from harness.runs.interrupt import Interrupted
+from harness.runs.locks import board_alone, machine_alone, machine_shared
+from harness.runs.networks import NetworkFile
+from harness.runs.observer import Observer
+from harness.runs.outputs import OutputStore
+from harness.runs.plan import Plan
+from harness.runs.record import BlockRecord, Loading, Shipment, TargetRecord, TelemetryRecord
+from harness.runs.samples import Array, SampleReader
+from harness.runs.timing import Timing
+from harness.store import Store
+from harness.targets.client import AgentClient
+from harness.targets.connect import connect
+from harness.targets.lab import Target
+from harness.targets.values import BoardInfo, PreparedNetwork, SessionChoice, TelemetrySample
+
+ARMS = (Network.FLOAT, Network.QUANTIZED)
+
+#: Without one of these, x86 adds pairs of int8 products in 16 bits and saturates (docs/quantization.md).
+_VNNI = {"avx512_vnni", "avx_vnni"}
+
+
+@dataclass
+class TargetTask:
+    """Runs on a thread of its own; several of them share the reader, the journal and the observer."""
+
+    plan: Plan
+    target: Target
+    networks: Mapping[Network, NetworkFile]
+    record: TargetRecord
+    reader: SampleReader
+    store: Store
+    observer: Observer
+    stop: threading.Event
+    client: AgentClient | None = field(default=None, init=False)
+
+    def run(self) -> TargetRecord:
+        """Do what is missing of this target's part and return its record.
+
+        A failing board ends in the record (`status`, `error`), not in an exception; the others go on.
+
+        Raises:
+            Interrupted: the user stopped the run.
+            UserError: bad input that concerns all targets.
+        """
+        try:
+            with board_alone(self._board_key(), self.stop, lambda: self._say("waiting: another run uses this board")):
+                self._run()
+            self._save(status="done", error=None)
+        except BoardError as error:
+            if self.stop.is_set():
+                self._save(status="pending", error=None)
+                raise Interrupted(self.plan.run_id) from error
+            self._save(status=error.status, error=error.message)
+        except Interrupted:
+            self._save(status="pending", error=None)
+            raise Interrupted(self.plan.run_id) from None
+        finally:
+            self.client = None
+        self.observer.finished(self.target.name, self.record.status)
+        return self.record
+
+    def cancel(self) -> None:
+        """Abort the call in flight, from another thread; `stop` was set before."""
+        client = self.client
+        if client is not None:
+            client.cancel()
+
+    # -- the phases ---------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._progress("connect", 0, None)
+        with ExitStack() as stack:
+            client = stack.enter_context(connect(self.target, work_dir=self.plan.out / "logs", stop=self.stop))
+            self.client = client
+            info = client.describe()
+            self._save(description=info.as_json(), notes=self._notes(info))
+            with machine_shared(info.machine_id, self.stop):
+                for network in ARMS:
+                    self._ship(client, network)
+                prepared = {network: self._prepare(client, network, info) for network in ARMS}
+                for loaded in prepared.values():
+                    stack.callback(self._unload, client, loaded.network_id)
+                self._infer(client, prepared)
+            if self.target.timed:
+                self._progress("wait for a quiet machine", 0, None)
+                with machine_alone(info.machine_id, self.stop, lambda: self._say("timing waits for a quiet machine")):
+                    self._time(client, {network: loaded.network_id for network, loaded in prepared.items()})
+
+    def _ship(self, client: AgentClient, network: Network) -> None:
+        file = self.networks[network]
+        shipped = client.ship(
+            file.path, file.digest, lambda done, total: self._progress(f"ship {network.value}", done, total)
+        )
+        if shipped.skipped:
+            self._say(f"{network.value}: already on the board, skipped")
+        shipment = Shipment(network, file.digest, shipped.size_bytes, shipped.sent_bytes, shipped.skipped)
+        others = tuple(s for s in self.record.shipments if s.network != network)
+        self._save(shipments=(*others, shipment))
+
+    def _prepare(self, client: AgentClient, network: Network, info: BoardInfo) -> PreparedNetwork:
+        self._progress(f"load {network.value}", 0, None)
+        file = self.networks[network]
+        # a stand-in must compute what its board computes: an ARM core never saturates in 16 bits, so neither may x86
+        exact = info.emulated and info.architecture == "x86_64" and not _VNNI & set(info.cpu_features)
+        prepared = client.prepare(
+            file.digest,
+            options=SessionChoice(
+                intra_op_threads=self.target.threads or 0,
+                disabled_optimizers=file.disabled_optimizers,
+                precise_x86_int8=exact and network is Network.QUANTIZED,
+            ),
+            on_phase=lambda name, _ms: self._progress(f"load {network.value}: {name}", 0, None),
+        )
+        loading = Loading(
+            network,
+            prepared.start_ms,
+            prepared.check_ms,
+            prepared.load_ms,
+            prepared.compile_ms,
+            prepared.already_loaded,
+            prepared.runtime,
+            prepared.runtime_version,
+            prepared.providers,
+        )
+        before = next((old for old in self.record.loadings if old.network == network), None)
+        if before is not None and before.warm_up_s is not None:
+            loading = replace(
+                loading,
+                warm_up_iterations=before.warm_up_iterations,
+                warm_up_s=before.warm_up_s,
+                steady=before.steady,
+                first_ms=before.first_ms,
+            )
+        self._save_loading(loading)
+        return prepared
+
+    def _infer(self, client: AgentClient, prepared: Mapping[Network, PreparedNetwork]) -> None:
+        outputs = self._outputs()
+        done = {network: outputs.done(network) for network in ARMS}
+        total = len(self.reader.indices) * len(ARMS)
+        finished = sum(self._chunk_size(chunk) for chunks in done.values() for chunk in chunks)
+        for chunk in self.reader.chunks:
+            for network in ARMS:
+                if chunk in done[network]:
+                    continue
+                if self.stop.is_set():
+                    raise Interrupted(self.plan.run_id)
+                batch = self.reader.chunk(chunk)
+                values = self._run_chunk(client, prepared[network], batch.inputs)
+                self._check_finite(values, batch.ids, network)
+                outputs.add(network, chunk, values)
+                finished += len(batch.ids)
+                self._progress("infer", finished, total)
+
+    def _run_chunk(
+        self, client: AgentClient, network: PreparedNetwork, inputs: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        state = self.plan.job.state
+        if not state:
+            return infer_chunk(client, network, inputs, self.plan.fixed_batch)
+        outputs, _ = infer_sequence(client, network, inputs, state, self.plan.zero_state())
+        return outputs
+
+    def _time(self, client: AgentClient, ids: Mapping[Network, str]) -> None:
+        journal, name = self.store, self.target.name
+        finished = self._whole_pairs()
+        size = self.plan.fixed_batch or 1
+        sample = self.plan.data.read(self.plan.samples[:1]).inputs
+        inputs = {key: np.repeat(array, size, axis=0) for key, array in sample.items()} | self.plan.zero_state()
+        timing = Timing(
+            client,
+            ids,
+            self.plan.profile,
+            self.stop,
+            keep=lambda block: journal.add_block(self.plan.run_id, name, block),
+            progress=lambda pairs, most: self._progress("time", pairs, most),
+        )
+        for network in ARMS:
+            self._progress(f"warm up {network.value}", 0, None)
+            client.load_inputs(ids[network], inputs)
+            warm = timing.warm_up(network)
+            loading = next(old for old in self.record.loadings if old.network == network)
+            self._save_loading(
+                replace(
+                    loading,
+                    warm_up_iterations=warm.iterations,
+                    warm_up_s=warm.duration_s,
+                    steady=warm.steady,
+                    first_ms=warm.first_ms,
+                )
+            )
+        self._sample_telemetry(client)
+        blocks = timing.run(finished, lambda: self._sample_telemetry(client))
+        self._save(blocks=tuple(blocks))
+
+    # -- pieces -------------------------------------------------------------------------------------------------------
+
+    def _whole_pairs(self) -> list[BlockRecord]:
+        """The blocks of an earlier try; half a pair is dropped, since its other half would lie elsewhere in time."""
+        blocks = self.store.blocks(self.plan.run_id, self.target.name)
+        seen: dict[int, int] = {}
+        for block in blocks:
+            seen[block.pair] = seen.get(block.pair, 0) + 1
+        halves = [pair for pair, count in seen.items() if count != len(ARMS)]
+        self.store.drop_blocks(self.plan.run_id, self.target.name, halves)
+        return [block for block in blocks if block.pair not in halves]
+
+    def _sample_telemetry(self, client: AgentClient) -> None:
+        """One reading between two blocks: never while one runs, so that watching costs the block nothing."""
+        for sample in client.telemetry(interval_s=0.1, duration_s=0.1):
+            self._save(telemetry=(*self.record.telemetry, _telemetry_record(sample)))
+            break
+
+    def _check_finite(self, values: Mapping[str, Array], ids: tuple[str, ...], network: Network) -> None:
+        for name, array in values.items():
+            if array.dtype.kind != "f":
+                continue
+            bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+            if bad.any():
+                sample = ids[int(np.argmax(bad))] if len(array) == len(ids) else "?"
+                message = (
+                    f"{network.value}: output '{name}' holds NaN or infinity for sample {sample}; "
+                    "check the preprocessing and the ranges with `quantrig inspect`"
+                )
+                raise BadResult(self.target.name, message)
+
+    def _unload(self, client: AgentClient, network_id: str) -> None:
+        try:
+            client.unload(network_id)
+        except (BoardError, Interrupted):
+            return  # the board is gone: nothing is loaded there any more
+
+    def _outputs(self) -> OutputStore:
+        return OutputStore(self.store, self.plan.run_id, self.target.name, self.plan.out)
+
+    def _chunk_size(self, chunk: int) -> int:
+        start = chunk * self.reader.chunk_samples
+        return min(self.reader.chunk_samples, len(self.reader.indices) - start)
+
+    def _board_key(self) -> str:
+        if self.target.via.kind == "address":
+            return f"address {self.target.via.address}"
+        return f"{self.target.via.kind} {Path(self.plan.lab.path).absolute()} {self.target.name}"
+
+    def _notes(self, info: BoardInfo) -> tuple[str, ...]:
+        notes = []
+        if info.emulated:
+            notes.append(f"emulated on {info.cpu_model or info.architecture}: outputs and accuracy only, never time")
+        elif info.board not in {self.target.board, "generic"}:
+            notes.append(f"targets.yaml says {self.target.board}, the agent says {info.board}")
+        return tuple(notes)
+
+    def _save(self, **changes: object) -> None:
+        self.record = replace(self.record, **changes)  # type: ignore[arg-type]
+        self.store.save_target(self.plan.run_id, self.record)
+
+    def _save_loading(self, loading: Loading) -> None:
+        others = tuple(old for old in self.record.loadings if old.network != loading.network)
+        self._save(loadings=(*others, loading))
+
+    def _progress(self, phase: str, done: float, total: float | None) -> None:
+        self.observer.progress(self.target.name, phase, done, total)
+
+    def _say(self, text: str) -> None:
+        self.observer.message(self.target.name, text)
+
+
+def _telemetry_record(sample: TelemetrySample) -> TelemetryRecord:
+    return TelemetryRecord(
+        sample.unix_s,
+        dict(sample.temperature_c),
+        dict(sample.power_mw),
+        sample.total_power_mw,
+        sample.total_power_rail,
+        sample.throttled,
+        sample.clock_mhz,
+        sample.ram_used_mb,
+    )

@@ -1,0 +1,1 @@
+"""Alembic's home: how an older database becomes today's."""
