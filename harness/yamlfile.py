@@ -76,7 +76,7 @@ class Document:
         """The 1-based line of `where`; None for data that came from no file."""
         if not self.lines:
             return None
-        at = _known(where, self.lines)
+        at = _known(where, self.data)
         if len(at) < len(where):  # the thing itself is absent: point at the key of what should contain it
             at_key = True
         return self.lines[at][0 if at_key else 1]
@@ -192,7 +192,8 @@ class _Builder:
             if key in data:
                 first = self.lines[(*at, key)][0]
                 raise self.error(key_node, f"field '{key}' appears twice (first in line {first}); remove one")
-            self.lines[(*at, key)] = (_line_of(key_node), _line_of(value_node))
+            empty = isinstance(value_node, ScalarNode) and not value_node.value  # its mark is that of what follows
+            self.lines[(*at, key)] = (_line_of(key_node), _line_of(key_node if empty else value_node))
             data[key] = self.build(value_node, (*at, key))
         return data
 
@@ -224,14 +225,14 @@ class _Builder:
 def _explain(document: Document, model: type[BaseModel], detail: Any) -> UserError:  # noqa: ANN401 - ErrorDetails
     where: Path_ = detail["loc"]
     kind = detail["type"]
-    at = _known(where, document.lines) if document.lines else where
+    at = _known(where, document.data)
     parent = ".".join(str(part) for part in at[:-1])
     if kind == "extra_forbidden":
         place = f" in {parent}" if parent else ""
         hint = one_of(where[-1], sorted(_fields_at(model, where[:-1])))
         return document.error(where, f"unknown field '{where[-1]}'{place}{hint}", at_key=True)
     if kind == "missing":
-        place = ".".join(str(part) for part in where[:-1])
+        place = ".".join(str(part) for part in _known(where[:-1], document.data))
         return document.error(where, f"{f'{place}: ' if place else ''}field '{where[-1]}' is missing; add it")
     name = ".".join(str(part) for part in at) or "the file"
     if kind == "value_error":
@@ -275,12 +276,17 @@ def _alternatives(annotations: Iterable[Any]) -> list[Any]:
     return found
 
 
-def _known(where: Path_, lines: Mapping[Path_, object]) -> Path_:
-    """The longest position of the file that `where` describes; pydantic adds parts that are not in the file."""
+def _known(where: Path_, data: object) -> Path_:
+    """The position in the data that `where` describes; pydantic adds parts that are not in the file."""
     at: Path_ = ()
     for part in where:
-        if (*at, part) in lines:
-            at = (*at, part)
+        if isinstance(data, Mapping) and part in data:
+            data = data[part]
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            continue
+        at = (*at, part)
     return at
 
 

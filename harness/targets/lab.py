@@ -1,0 +1,291 @@
+"""Lab: the boards a run may use, read from targets.yaml.
+
+lab = load_lab(find_lab(None, job.path))
+for target in lab.select(["rpi5-lab"]):
+    print(target.via.kind, target.timed)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from platformdirs import user_config_path
+from pydantic import Discriminator, Field, Tag, field_validator
+
+from harness.errors import UserError
+from harness.targets.addresses import Address
+from harness.targets.boards import BOARDS, Environment, find_board
+from harness.yamlfile import Document, FileModel, one_of, parse_yaml, read_yaml, validate
+
+LAB_FILE = "targets.yaml"
+ViaKind = Literal["local", "emulated", "qemu", "address"]
+_WORDS = ("local", "emulated", "qemu")
+_NAME = re.compile(r"[a-z0-9-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Via:
+    """How a target is reached.
+
+    Args:
+        kind: local (an agent started here, really measured), emulated or qemu (a stand-in here), address (on a board).
+        address: HOST:PORT or unix:PATH; None unless kind is "address".
+        tls: folder with ca.pem, host.pem and host-key.pem; whether it exists is checked on connecting.
+    """
+
+    kind: ViaKind
+    address: str | None = None
+    tls: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ssh:
+    """A login on the board, to install and start its agent."""
+
+    host: str
+    user: str | None = None
+    key: Path | None = None
+    port: int = 22
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """The board's serial console: a pyserial URL or device, and its speed."""
+
+    url: str
+    baud: int = 115_200
+
+
+@dataclass(frozen=True, slots=True)
+class Power:
+    """Commands of this machine that switch the board's power; None where there is none."""
+
+    cycle: str | None = None
+    on: str | None = None
+    off: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bitstream:
+    """Which programmable-logic design runs which network."""
+
+    float_network: str | None = None
+    int8_network: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One entry of targets.yaml.
+
+    Args:
+        name: [a-z0-9-]{1,64}.
+        board: a kind that `harness.targets.boards` knows.
+        environment: whose rules quantize for it.
+        via: how it is reached.
+        tags: free words that selections and test markers ask for.
+        threads: of the runtime; None: its own choice.
+        runtime: name of the agent's runtime; None: the board's default.
+        base: folder of the lab file; relative paths in it start there.
+    """
+
+    name: str
+    board: str
+    environment: Environment
+    via: Via
+    base: Path
+    ssh: Ssh | None = None
+    console: Console | None = None
+    power: Power | None = None
+    tags: tuple[str, ...] = ()
+    bitstream: Bitstream | None = None
+    threads: int | None = None
+    runtime: str | None = None
+
+    @property
+    def timed(self) -> bool:
+        """Whether its times are those of the board; a stand-in has the board's arithmetic only."""
+        return self.via.kind in {"local", "address"}
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """All targets of a lab file, in its order."""
+
+    path: Path
+    targets: Mapping[str, Target]
+
+    def select(self, names: Sequence[str] | None) -> list[Target]:
+        """The named targets in the order of `names`, each once; all of them when there are no names.
+
+        Raises:
+            UserError: an unknown name.
+        """
+        for name in names or ():
+            if name not in self.targets:
+                raise UserError(f"{self.path}: no target '{name}'{one_of(name, self.targets)}")
+        return [self.targets[name] for name in dict.fromkeys(names or self.targets)]
+
+
+class _AddressFile(FileModel):
+    address: str
+    tls: str | None = Field(default=None, min_length=1)
+
+
+class _SshFile(FileModel):
+    host: str = Field(min_length=1)
+    user: str | None = None
+    key: str | None = None
+    port: int = Field(default=22, ge=1, le=65_535)
+
+
+class _ConsoleFile(FileModel):
+    url: str = Field(min_length=1)
+    baud: int = Field(default=115_200, ge=50)
+
+
+class _PowerFile(FileModel):
+    cycle: str | None = None
+    on: str | None = None
+    off: str | None = None
+
+
+class _BitstreamFile(FileModel):
+    float_network: str | None = Field(default=None, alias="float")
+    int8_network: str | None = Field(default=None, alias="int8")
+
+
+def _via_form(value: object) -> str:
+    return "word" if isinstance(value, str) else "mapping"
+
+
+class _TargetFile(FileModel):
+    board: str
+    environment: Environment | None = None
+    via: Annotated[
+        Annotated[Literal["local", "emulated", "qemu"], Tag("word")] | Annotated[_AddressFile, Tag("mapping")],
+        Discriminator(_via_form),
+    ]
+    ssh: _SshFile | None = None
+    console: _ConsoleFile | None = None
+    power: _PowerFile | None = None
+    tags: list[str] | None = None
+    bitstream: _BitstreamFile | None = None
+    threads: int | None = Field(default=None, ge=1, le=1024)
+    runtime: str | None = Field(default=None, min_length=1)
+
+    @field_validator("board")
+    @classmethod
+    def _known_board(cls, value: str) -> str:
+        if find_board(value) is None:
+            raise ValueError(f"unknown board '{value}'{one_of(value, BOARDS)}")
+        return value
+
+    @field_validator("via", mode="before")
+    @classmethod
+    def _known_via(cls, value: object) -> object:
+        if isinstance(value, str) and value not in _WORDS:
+            hint = f'; an agent\'s address is written {{address: "{value}"}}' if ":" in value else one_of(value, _WORDS)
+            raise ValueError(f"unknown way '{value}'{hint}")
+        return value
+
+
+class _LabFile(FileModel):
+    targets: dict[str, _TargetFile]
+
+
+def load_lab(path: Path) -> Lab:
+    """Read a lab file.
+
+    Raises:
+        UserError: one line with the file, the line and the remedy.
+    """
+    return _lab(read_yaml(path), path)
+
+
+def parse_lab(text: str, path: Path) -> Lab:
+    """Like `load_lab`, from the text that `path` would hold."""
+    return _lab(parse_yaml(text, str(path)), path)
+
+
+def find_lab(lab: Path | None = None, job: Path | None = None) -> Path:
+    """The lab file to use: the given one, else targets.yaml here, else beside the job file.
+
+    Raises:
+        UserError: there is none.
+    """
+    if lab is not None:
+        return lab
+    places = [Path(LAB_FILE)] + ([job.parent / LAB_FILE] if job is not None else [])
+    for path in places:
+        if path.is_file():
+            return path
+    where = "here" if job is None else f"here nor in {job.parent}"
+    raise UserError(f"no {LAB_FILE} {where}; give one with --lab, or write one with `quantrig init`")
+
+
+def find_tls(text: str, base: Path) -> Path:
+    """The certificate folder that `tls:` names.
+
+    A path beside the lab file where there is one, else a name in the user's configuration folder (`tls/<name>`).
+    A folder that does not exist is returned too: connecting says what lacks, and other targets can still be used.
+    """
+    path = Path(text).expanduser()
+    beside = base / path
+    if path.is_absolute() or len(path.parts) > 1 or beside.is_dir():
+        return beside
+    return user_config_path("quantrig") / "tls" / text
+
+
+def _lab(document: Document, path: Path) -> Lab:
+    file = validate(document, _LabFile)
+    base = path.resolve().parent
+    return Lab(path, {name: _target(document, name, one, base) for name, one in file.targets.items()})
+
+
+def _target(document: Document, name: str, file: _TargetFile, base: Path) -> Target:
+    where = ("targets", name)
+    if not _NAME.fullmatch(name):
+        better = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:64]
+        raise document.error(
+            where, f"target name '{name}' may hold a-z, 0-9 and - only (64 at most); write {better or 'board-1'}",
+            at_key=True,
+        )  # fmt: skip
+    via = Via(file.via) if isinstance(file.via, str) else _address(document, name, file.via, base)
+    ssh = file.ssh
+    kind = find_board(file.board)
+    environment = file.environment or (kind.environment if kind is not None else None)
+    if environment is None:
+        raise document.error(where, f"{name}: field 'environment' is missing; a {file.board} has no usual one: add it")
+    return Target(
+        name=name,
+        board=file.board,
+        environment=environment,
+        via=via,
+        base=base,
+        ssh=None if ssh is None else Ssh(ssh.host, ssh.user, _path(ssh.key, base), ssh.port),
+        console=None if file.console is None else Console(file.console.url, file.console.baud),
+        power=None if file.power is None else Power(file.power.cycle, file.power.on, file.power.off),
+        tags=tuple(file.tags or ()),
+        bitstream=None
+        if file.bitstream is None
+        else Bitstream(file.bitstream.float_network, file.bitstream.int8_network),
+        threads=file.threads,
+        runtime=file.runtime,
+    )
+
+
+def _address(document: Document, name: str, file: _AddressFile, base: Path) -> Via:
+    tls = None if file.tls is None else find_tls(file.tls, base)
+    try:
+        Address.parse(name, file.address, tls=tls)
+    except UserError as error:
+        raise document.error(("targets", name, "via", "address"), str(error)) from None
+    return Via("address", file.address, tls)
+
+
+def _path(text: str | None, base: Path) -> Path | None:
+    return None if text is None else base / Path(text).expanduser()
