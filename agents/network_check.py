@@ -186,8 +186,9 @@ class _Walk:
     def model(self, size_bytes: int) -> NetworkSummary:
         """Check the file from its first byte to its last."""
         model = self._reader.read("ModelProto", (0, size_bytes), 0)
-        if not model.has("graph") or not model.has("ir_version"):
-            raise NetworkRefused("not an ONNX network: it has no graph or no ir_version; export it again")
+        for name in ("graph", "ir_version", "opset_import"):
+            if not model.has(name):
+                raise NetworkRefused(f"not an ONNX network: it has no {name}; export it again")
         if model.has("training_info"):
             raise NetworkRefused("the network carries training_info; export it for inference")
         opsets = self._opsets(model)

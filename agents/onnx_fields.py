@@ -1,4 +1,4 @@
-"""The fields of ONNX's messages, by number (onnx/onnx-ml.proto of ONNX 1.21 and later, IR version 13).
+"""The fields of ONNX's messages, by number (onnx/onnx-ml.proto of ONNX 1.23, IR version 14).
 
 A test compares every entry with the descriptors of the installed `onnx` package.
 """

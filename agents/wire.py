@@ -145,6 +145,8 @@ class Reader:
             if tag >= 0x80:
                 tag, position = self._varint(at, end, kind)
             self._spend(kind, at)
+            if tag & 7 in _WIRE_NAMES:
+                raise self._garbled(_WIRE_NAMES[tag & 7], kind, at)
             entry = table.get(tag >> 3)
             if entry is None:
                 raise self._garbled(f"unknown field {tag >> 3}", kind, at)
@@ -188,8 +190,6 @@ class Reader:
             else:
                 message.spans.setdefault(name, []).append((position, stop))
             return stop
-        if wire in _WIRE_NAMES:
-            raise self._garbled(f"field '{name}' is {_WIRE_NAMES[wire]}", message.kind, at)
         if _SCALAR_WIRE.get(kind) != wire:
             raise self._garbled(f"field '{name}' has the wrong wire type", message.kind, at)
         message.counts[name] = message.counts.get(name, 0) + 1
