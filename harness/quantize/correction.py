@@ -1,0 +1,75 @@
+"""Analytic bias correction: take out the mean error that rounded weights add to each output channel.
+
+E[(Ŵ − W)·x] = (Ŵ − W)·E[x] needs only the mean of each input channel (Nagel et al., 'Data-free quantization
+through weight equalization and bias correction', 2019, section 4.2; there E[x] comes from batch norm).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.quantize.graph import Graph, attribute
+from harness.quantize.placement import Plan
+from harness.quantize.rulebooks.rules import Bias
+from harness.quantize.scales import Affine
+from harness.quantize.units import Unit
+from harness.quantize.weights import quantize_weights, smallest_scales
+
+
+def bias_corrections(
+    graph: Graph,
+    plan: Plan,
+    means: Mapping[str, NDArray[np.float64]],
+    scales: Mapping[str, Affine],
+    method: str,
+) -> dict[str, NDArray[np.float64]]:
+    """What to add to each layer's bias, shape (output channels,).
+
+    Layers without a place for a bias (a matrix product without a sum after it) are left out.
+    """
+    result: dict[str, NDArray[np.float64]] = {}
+    for unit in plan.units:
+        mean = means.get(unit.data[0].tensor)
+        if unit.weight is None or mean is None or not _takes_bias(graph, unit):
+            continue
+        weight = graph.array(unit.weight.tensor)
+        smallest = None
+        group = plan.group_of.get(unit.data[0].tensor)
+        if plan.rules.bias is Bias.INT32 and unit.bias is not None and group is not None:
+            bias = graph.array(unit.bias.tensor).astype(np.float64)
+            smallest = smallest_scales(bias, float(scales[group].scale))
+        quantized = quantize_weights(weight, unit.channel_axis, plan.rules, method, smallest)
+        error = weight.astype(np.float64) - quantized.dequantized()
+        correction = _mean_output(graph, unit, error, mean)
+        if correction is not None:
+            result[unit.name] = correction
+    return result
+
+
+def _takes_bias(graph: Graph, unit: Unit) -> bool:
+    if unit.bias is not None:
+        return True
+    return unit.op_type in {"Conv", "ConvTranspose"} and len(graph.node(unit.name).input) == 2
+
+
+def _mean_output(
+    graph: Graph, unit: Unit, error: NDArray[np.float64], mean: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """Mean of the layer's output when its weights are `error` and its input has these channel means."""
+    node = graph.node(unit.name)
+    if unit.op_type == "Conv":
+        taps = error.sum(axis=tuple(range(2, error.ndim)))  # [Cout, Cin/group]
+        groups = attribute(node, "group", 1)
+        per_group = mean.reshape(groups, -1)
+        if per_group.shape[1] != taps.shape[1]:
+            return None
+        return np.einsum("goi,gi->go", taps.reshape(groups, -1, taps.shape[1]), per_group).reshape(-1)
+    if unit.op_type == "Gemm":
+        matrix = error if attribute(node, "transB", 0) else error.T
+        return matrix @ mean if matrix.shape[1] == mean.size and not attribute(node, "transA", 0) else None
+    if unit.op_type == "MatMul" and error.ndim == 2 and error.shape[0] == mean.size:
+        return mean @ error
+    return None  # a transposed convolution's taps do not meet every output alike

@@ -1,0 +1,122 @@
+"""From a network as exported to the network that is quantized: named, typed, folded, at opset ≥ 13."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from onnx import ModelProto
+
+from harness.errors import UserError
+from harness.quantize import folding
+from harness.quantize.graph import MAX_SINGLE_FILE_BYTES, Graph, read_model
+from harness.quantize.lift import lift
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A network ready to be quantized.
+
+    Args:
+        model: opset ≥ 13, constants as initializers, batch normalization folded, every node named uniquely.
+        removed: removed layer (Identity, Dropout) → tensor that carries its value.
+        folded: folded layer (batch normalization) → layer that computes it now.
+    """
+
+    model: ModelProto
+    removed: Mapping[str, str]
+    folded: Mapping[str, str]
+
+
+def prepare_model(model: ModelProto, what: str) -> Prepared:
+    """Prepare a network held in memory; the given one is not changed.
+
+    Args:
+        model: the float network.
+        what: how to call it in an error.
+
+    Raises:
+        UserError: it cannot be lifted to opset 13.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    name_nodes(copy)
+    copy = lift(copy, what)
+    name_nodes(copy)
+    folding.constants_to_initializers(copy)
+    removed = folding.remove_no_ops(copy)
+    folding.fold_constants(copy)
+    folded = folding.fold_batch_norm(copy)
+    return Prepared(infer_types(copy), removed, folded)
+
+
+def name_nodes(model: ModelProto) -> None:
+    """Give each node a unique name: its own, else its first output's."""
+    taken: set[str] = set()
+    for node in model.graph.node:
+        wanted = node.name or next((name for name in node.output if name), node.op_type)
+        name, number = wanted, 1
+        while name in taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        taken.add(name)
+        node.name = name
+
+
+def infer_types(model: ModelProto) -> ModelProto:
+    """The model with types and shapes of inner tensors filled in, as far as inference gets."""
+    del model.graph.value_info[:]
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (RuntimeError, ValueError):
+        return model  # an operator without an inference rule; what stays unknown stays float, with that reason
+
+
+def prepare(path: str | Path, out: str | Path) -> Path:
+    """Write the prepared form of a network: same outputs within float tolerance; preparing twice changes nothing.
+
+    Args:
+        path: a float ONNX network of any opset.
+        out: where the prepared one goes, a single file.
+
+    Raises:
+        UserError: the file is no readable network, or cannot be lifted to opset 13.
+    """
+    prepared = prepare_model(read_model(Path(path)), str(path))
+    write_model(prepared.model, Path(out))
+    return Path(out)
+
+
+def write_model(model: ModelProto, out: Path) -> None:
+    """Write a single file whole or not at all: an interrupted write leaves the old file.
+
+    Raises:
+        UserError: above protobuf's 2 GB, or the place cannot be written.
+    """
+    if model.ByteSize() > MAX_SINGLE_FILE_BYTES:
+        msg = f"{out}: the network is above the 2 GB of a single ONNX file; split it before quantizing"
+        raise UserError(msg)
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent)
+    except OSError as error:
+        msg = f"{out}: cannot be written ({error.strerror}); choose another place"
+        raise UserError(msg) from error
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(model.SerializeToString(deterministic=True))
+        Path(temporary).chmod(0o644)
+        os.replace(temporary, out)
+    except OSError as error:
+        msg = f"{out}: cannot be written ({error.strerror}); free some space or choose another place"
+        raise UserError(msg) from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def graph_of(prepared: Prepared) -> Graph:
+    """An index over the prepared network."""
+    return Graph(prepared.model)

@@ -1,0 +1,248 @@
+"""Building the QDQ network: Q/DQ pairs around activations, integers in place of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto
+
+from harness.quantize.graph import Graph, drop_unused_initializers, set_initializer
+from harness.quantize.observe import TensorStats
+from harness.quantize.placement import Plan
+from harness.quantize.rulebooks.rules import Bias, Placement
+from harness.quantize.scales import Affine, activation_scale
+from harness.quantize.units import Port, Unit
+from harness.quantize.weights import (
+    QuantizedTensor,
+    quantize_bias_int8,
+    quantize_bias_int32,
+    quantize_weights,
+    smallest_scales,
+)
+
+Corrections = Mapping[str, NDArray[np.float64]]
+
+
+def build(
+    model: ModelProto,
+    plan: Plan,
+    scales: Mapping[str, Affine],
+    method: str,
+    corrections: Corrections | None = None,
+) -> ModelProto:
+    """The int8 form of a network, as Q/DQ.
+
+    Args:
+        model: the prepared float network; not changed.
+        plan: what is quantized.
+        scales: scale group → scale and zero point.
+        method: how the scales were chosen; weights of power-of-two environments follow it.
+        corrections: layer → what to add to its bias, shape (output channels,).
+
+    Returns:
+        a network with the same layers and connections once its Q/DQ pairs are removed.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    builder = _Builder(copy, plan, scales, method, corrections or {})
+    builder.learnables()
+    builder.activations()
+    return builder.finish()
+
+
+class _Builder:
+    def __init__(
+        self, model: ModelProto, plan: Plan, scales: Mapping[str, Affine], method: str, corrections: Corrections
+    ) -> None:
+        self.model = model
+        self.graph = Graph(model)
+        self.plan = plan
+        self.scales = scales
+        self.method = method
+        self.corrections = corrections
+        self.nodes = {node.name: node for node in model.graph.node}
+        self.new: list[NodeProto] = []
+        self.taken: set[str] = (
+            set(self.graph.initializers) | set(self.graph.producer) | set(self.graph.inputs) | set(self.nodes)
+        ) | self.graph.read_in_bodies
+
+    def name(self, wanted: str) -> str:
+        name, number = wanted, 1
+        while name in self.taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self.taken.add(name)
+        return name
+
+    def learnables(self) -> None:
+        """Integers and a DequantizeLinear for each weight, bias and constant operand."""
+        for unit in self.plan.units:
+            if unit.weight is not None:
+                self._weighted(unit)
+            for port in unit.constants if self.plan.rules.placement is Placement.OUTPUTS else ():
+                self._constant(port)
+
+    def _weighted(self, unit: Unit) -> None:
+        rules = self.plan.rules
+        assert unit.weight is not None
+        weight = self.graph.array(unit.weight.tensor)
+        source = self.plan.group_of.get(unit.data[0].tensor)
+        input_scale = float(self.scales[source].scale) if source is not None else None
+        bias = self._bias(unit)
+        smallest = None
+        if bias is not None and rules.bias is Bias.INT32 and input_scale is not None:
+            smallest = smallest_scales(bias, input_scale)
+        quantized = quantize_weights(weight, unit.channel_axis, rules, self.method, smallest)
+        self._replace(unit.weight, quantized, "weight")
+        if bias is None:
+            return
+        # A layer without a bias gets one only where a correction asks for it.
+        port = unit.bias or Port(unit.name, 2, self.name(f"{unit.name}.bias"))
+        if rules.bias is Bias.INT32 and input_scale is not None:
+            # A Gemm's bias is broadcast along rows: a scale per element is still a scale per output channel.
+            self._replace(port, quantize_bias_int32(bias, input_scale, quantized.scale), "bias")
+        elif rules.bias is Bias.INT8_POWER_OF_TWO:
+            self._replace(port, quantize_bias_int8(bias, rules), "bias")
+        elif unit.name in self.corrections:
+            name = self.name(f"{port.tensor}.corrected")
+            set_initializer(self.model, name, bias.astype(np.float32))
+            _connect(self.nodes[port.node], port.slot, name)
+
+    def _bias(self, unit: Unit) -> NDArray[np.float64] | None:
+        correction = self.corrections.get(unit.name)
+        if unit.bias is not None:
+            bias = self.graph.array(unit.bias.tensor).astype(np.float64)
+            return bias if correction is None else bias + correction
+        return correction
+
+    def _constant(self, port: Port) -> None:
+        value = self.graph.array(port.tensor)
+        kind = self.plan.rules.activation
+        affine = activation_scale(TensorStats.empty(histograms=False).seeing(value), kind, "minmax")
+        stem = self.name(f"{port.tensor}.{port.node}.quantized")
+        self._dequantize(port, stem, affine.quantize(value), np.asarray(affine.scale), affine.zero_point, None)
+
+    def _replace(self, port: Port, quantized: QuantizedTensor, what: str) -> None:
+        stem = self.name(f"{port.node}.{what}.int{8 * quantized.values.dtype.itemsize}")
+        self._dequantize(port, stem, quantized.values, quantized.scale, 0, quantized.axis)
+
+    def _dequantize(
+        self,
+        port: Port,
+        stem: str,
+        values: NDArray[np.generic],
+        scale: NDArray[np.float32],
+        zero_point: int,
+        axis: int | None,
+    ) -> None:
+        set_initializer(self.model, stem, values)
+        set_initializer(self.model, f"{stem}.scale", scale)
+        set_initializer(self.model, f"{stem}.zero_point", np.full(scale.shape, zero_point, values.dtype))
+        attributes = {} if axis is None else {"axis": axis}
+        out = f"{stem}.dequantized"
+        self.new.append(
+            onnx.helper.make_node(
+                "DequantizeLinear",
+                [stem, f"{stem}.scale", f"{stem}.zero_point"],
+                [out],
+                name=f"{stem}.DequantizeLinear",
+                **attributes,
+            )
+        )
+        _connect(self.nodes[port.node], port.slot, out)
+
+    def activations(self) -> None:
+        """A Q/DQ pair per quantized tensor, read by the edges of the plan."""
+        for tensor, group in self.plan.group_of.items():
+            self._pair(tensor, self.scales[group])
+
+    def _pair(self, tensor: str, affine: Affine) -> None:
+        source, result = tensor, self.name(f"{tensor}.dequantized")
+        is_output = tensor in self.graph.outputs and tensor in self.graph.producer
+        if is_output and self.plan.rules.placement is Placement.OUTPUTS:
+            # The network's output keeps its name and becomes the quantized value.
+            source, result = self.name(f"{tensor}.float"), tensor
+            maker = self.graph.producer[tensor]
+            maker.output[list(maker.output).index(tensor)] = source
+        scale, zero_point = self.name(f"{tensor}.scale"), self.name(f"{tensor}.zero_point")
+        set_initializer(self.model, scale, np.asarray(affine.scale, np.float32))
+        set_initializer(self.model, zero_point, np.asarray(affine.zero_point, affine.dtype))
+        integers = self.name(f"{tensor}.quantized")
+        self.new.append(
+            onnx.helper.make_node(
+                "QuantizeLinear",
+                [source, scale, zero_point],
+                [integers],
+                name=self.name(f"{tensor}.QuantizeLinear"),
+            )
+        )
+        self.new.append(
+            onnx.helper.make_node(
+                "DequantizeLinear",
+                [integers, scale, zero_point],
+                [result],
+                name=self.name(f"{tensor}.DequantizeLinear"),
+            )
+        )
+        for use in self.graph.uses[tensor]:
+            if (use.node.name, use.slot) in self.plan.edges:
+                _connect(use.node, use.slot, result)
+            elif source != tensor:
+                _connect(use.node, use.slot, source)
+
+    def finish(self) -> ModelProto:
+        """Sort the nodes and drop what nothing reads."""
+        nodes = _sorted([*self.new, *self.model.graph.node])
+        del self.model.graph.node[:]
+        self.model.graph.node.extend(nodes)
+        del self.model.graph.value_info[:]
+        drop_unused_initializers(self.model)
+        return self.model
+
+
+def _connect(node: NodeProto, slot: int, tensor: str) -> None:
+    while len(node.input) <= slot:
+        node.input.append("")
+    node.input[slot] = tensor
+
+
+def _sorted(nodes: list[NodeProto]) -> list[NodeProto]:
+    """Nodes in topological order, otherwise in the order given (ONNX demands the former)."""
+    from harness.quantize.graph import names_read_inside, subgraphs
+
+    maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
+    waits: list[set[int]] = []
+    for index, node in enumerate(nodes):
+        read = set(node.input)
+        for body in subgraphs(node):
+            read |= names_read_inside(body)
+        waits.append({maker[name] for name in read if name in maker and maker[name] != index})
+    readers: dict[int, list[int]] = {}
+    for index, before in enumerate(waits):
+        for other in before:
+            readers.setdefault(other, []).append(index)
+    import heapq
+
+    ready = [index for index, before in enumerate(waits) if not before]
+    heapq.heapify(ready)
+    order: list[NodeProto] = []
+    while ready:
+        index = heapq.heappop(ready)
+        copy = NodeProto()
+        copy.CopyFrom(nodes[index])
+        order.append(copy)
+        for reader in readers.get(index, ()):
+            waits[reader].discard(index)
+            if not waits[reader]:
+                heapq.heappush(ready, reader)
+    return order
+
+
+def element_size_bits(data_type: int) -> int:
+    """Bits of one element of an ONNX type."""
+    if data_type in {TensorProto.INT4, TensorProto.UINT4}:
+        return 4
+    return 8 * int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type)).itemsize)

@@ -1,0 +1,169 @@
+"""The vocabulary of a rule book: what an environment quantizes, into which types, with which arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+#: Printed beside every figure of an environment whose boards do not compute like ONNX Runtime's Q/DQ.
+NOT_BIT_EXACT = "QDQ arithmetic, not bit-exact"
+
+
+class Rounding(StrEnum):
+    """What happens to a value halfway between two integers."""
+
+    HALF_EVEN = "half-even"  # ONNX Runtime, TensorRT
+    HALF_AWAY = "half-away"  # MathWorks, std::round in the DPU's tools
+    HALF_UP = "half-up"  # the DPU's activations: floor(x + 0.5)
+
+
+class Sign(StrEnum):
+    """Integer type of an activation."""
+
+    SIGNED = "int8"
+    UNSIGNED = "uint8"
+    BY_RANGE = "by-range"  # uint8 where no value is negative, else int8
+
+
+class Bias(StrEnum):
+    """How the bias of a convolution or fully connected layer is stored."""
+
+    FLOAT = "float32"
+    INT32 = "int32"  # scale = input scale × weight scale: the accumulator's own
+    INT8_POWER_OF_TWO = "int8"  # a fix position of its own
+
+
+class Placement(StrEnum):
+    """Where Q/DQ pairs go."""
+
+    OUTPUTS = "outputs"  # each tensor is quantized once, where it is made; every reader sees the quantized one
+    INPUTS = "inputs"  # only in front of the layers that compute in int8 (TensorRT's explicit quantization)
+
+
+class Kind(StrEnum):
+    """How an operator is treated."""
+
+    WEIGHTED = "weighted"  # has weights: convolution, fully connected, matrix product
+    ELEMENTWISE = "elementwise"  # several operands on scales of their own
+    CONCAT = "concat"  # several operands that may share the output's scale
+    POINTWISE = "pointwise"  # one operand, values change: pooling by average, activation functions
+    PASS_THROUGH = "pass-through"  # values are moved or picked, never changed: output keeps the input's scale
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationType:
+    """Type of activations: always per tensor.
+
+    Args:
+        sign: integer type.
+        symmetric: zero point is 0 (int8, or uint8 of a non-negative tensor).
+        power_of_two: the scale is 2^k.
+        rounding: of the environment itself; Q/DQ files always round half to even.
+    """
+
+    sign: Sign
+    symmetric: bool
+    power_of_two: bool
+    rounding: Rounding
+
+
+@dataclass(frozen=True, slots=True)
+class WeightType:
+    """Type of weights: int8, symmetric, rounded by us.
+
+    Args:
+        per_channel: one scale per output channel, else one per tensor.
+        power_of_two: scales are 2^k.
+        rounding: used when the weights are written.
+    """
+
+    per_channel: bool
+    power_of_two: bool
+    rounding: Rounding
+
+
+@dataclass(frozen=True)
+class RuleBook:
+    """Everything that distinguishes one environment from another.
+
+    Args:
+        environment: gpu, cpu, fpga or host.
+        target_library: what executes the int8 layers, as `details` reports it.
+        activation: type of activations.
+        weight: type of weights.
+        bias: type of biases.
+        placement: where Q/DQ pairs go.
+        kinds: operator → how it is treated; what is not listed stays float.
+        float_reasons: operator → why it stays float, in a reader's words.
+        fused: activation functions that the layer before computes on its way out.
+        float_at_the_end: operators left in float when nothing quantized reads their result.
+        methods: what `auto` tries, cheapest first.
+        position_search: power-of-two scales follow the DPU's published position search.
+        notes: lines that accompany every network of this environment.
+    """
+
+    environment: str
+    target_library: str
+    activation: ActivationType
+    weight: WeightType
+    bias: Bias
+    placement: Placement
+    kinds: Mapping[str, Kind]
+    float_reasons: Mapping[str, str]
+    fused: frozenset[str]
+    float_at_the_end: frozenset[str]
+    methods: tuple[str, ...]
+    position_search: bool = False
+    notes: tuple[str, ...] = field(default=())
+
+    def float_reason(self, op_type: str) -> str:
+        """Why an operator that has no kind stays float."""
+        return self.float_reasons.get(op_type, f"{self.environment} has no int8 rule for {op_type}")
+
+
+#: Operators that only move values: the int8 output is the int8 input, rearranged.
+MOVERS = frozenset(
+    {
+        "DepthToSpace",
+        "Dropout",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "MaxPool",
+        "Reshape",
+        "Resize",
+        "Slice",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+
+#: Reasons that hold in every environment.
+COMMON_FLOAT_REASONS: Mapping[str, str] = {
+    "Softmax": "exponentials need a range that 8 bits do not have; boards compute it in float",
+    "LogSoftmax": "exponentials need a range that 8 bits do not have; boards compute it in float",
+    "BatchNormalization": "follows no convolution that it could be folded into",
+    "LayerNormalization": "mean and variance are computed in float",
+    "InstanceNormalization": "mean and variance are computed in float",
+    "LSTM": "recurrent layers stay float: their state would accumulate the rounding error",
+    "GRU": "recurrent layers stay float: their state would accumulate the rounding error",
+    "RNN": "recurrent layers stay float: their state would accumulate the rounding error",
+    "If": "the bodies of a branch stay float",
+    "Loop": "the body of a loop stays float",
+    "Scan": "the body of a scan stays float",
+}
+
+
+def kinds_of(weighted: str, elementwise: str, pointwise: str) -> dict[str, Kind]:
+    """Operator → kind from space-separated operator names; movers and Concat are the same everywhere."""
+    table = dict.fromkeys(MOVERS, Kind.PASS_THROUGH) | {"Concat": Kind.CONCAT}
+    table |= dict.fromkeys(weighted.split(), Kind.WEIGHTED)
+    table |= dict.fromkeys(elementwise.split(), Kind.ELEMENTWISE)
+    table |= dict.fromkeys(pointwise.split(), Kind.POINTWISE)
+    return table

@@ -1,0 +1,118 @@
+"""Running networks on this machine through ONNX Runtime: the float pass, and the emulated int8 one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import ModelProto
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from harness.errors import UserError
+
+#: What ONNX Runtime raises; its classes share no base but Exception.
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.RuntimeException,
+    ort_errors.ModelLoadCanceled,
+    ort_errors.EPFail,
+)
+
+Feed = Mapping[str, NDArray[Any]]
+
+
+def default_threads() -> int:
+    """Threads for host work: two at most, as the boards' agents share the machine."""
+    return min(2, os.cpu_count() or 1)
+
+
+def open_session(
+    model: ModelProto, what: str, *, disabled_optimizers: Sequence[str] = (), threads: int | None = None
+) -> ort.InferenceSession:
+    """Load a network into ONNX Runtime's CPU provider.
+
+    Args:
+        model: the network.
+        what: how to call it in an error.
+        disabled_optimizers: graph optimizers to switch off by name.
+        threads: intra-op threads, `default_threads()` when None.
+
+    Raises:
+        UserError: ONNX Runtime refuses the network.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or default_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Spinning workers would bill CPU seconds to waiting.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(
+            model.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=list(disabled_optimizers) or None,
+        )
+    except RUNTIME_ERRORS as error:
+        msg = (
+            f"{what}: ONNX Runtime cannot load it ({str(error).splitlines()[0][:200]}); run onnx.checker on the network"
+        )
+        raise UserError(msg) from error
+
+
+def run_session(
+    session: ort.InferenceSession, feed: Feed, what: str, outputs: Sequence[str] | None = None
+) -> list[NDArray[Any]]:
+    """Run once; a refusal by the runtime becomes a one-line `UserError`."""
+    try:
+        result: list[NDArray[Any]] = session.run(list(outputs) if outputs is not None else None, dict(feed))
+    except RUNTIME_ERRORS as error:
+        msg = (
+            f"{what}: the network cannot run on this input ({str(error).splitlines()[0][:200]}); check shapes and types"
+        )
+        raise UserError(msg) from error
+    return result
+
+
+def with_outputs(model: ModelProto, names: Sequence[str], *, only: bool = False) -> ModelProto:
+    """A copy of the network that also returns these inner tensors.
+
+    Args:
+        model: the network.
+        names: tensors to expose, in order, after the network's own outputs.
+        only: return nothing but these.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    known = {value.name: value for value in (*model.graph.output, *model.graph.value_info, *model.graph.input)}
+    if only:
+        del copy.graph.output[:]
+    present = {value.name for value in copy.graph.output}
+    for name in names:
+        if name in present:
+            continue
+        present.add(name)
+        value = known.get(name)
+        # The runtime infers what the file does not say.
+        copy.graph.output.append(value if value is not None else onnx.ValueInfoProto(name=name))
+    return copy
+
+
+def sqnr_db(reference: NDArray[Any], other: NDArray[Any]) -> float:
+    """Signal to quantization-noise ratio, dB: 10·log10(Σ ref² / Σ (ref − other)²); infinite when equal."""
+    signal = float(np.sum(np.square(reference, dtype=np.float64)))
+    noise = float(np.sum(np.square(reference.astype(np.float64) - other.astype(np.float64))))
+    if noise == 0:
+        return float("inf")
+    if signal == 0:
+        return float("-inf")
+    return float(10 * np.log10(signal / noise))

@@ -1,0 +1,136 @@
+"""Weights and biases as integers, by an environment's rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.quantize.histogram import MsbHistogram
+from harness.quantize.rulebooks.rules import RuleBook, WeightType
+from harness.quantize.scales import fix_position, minmax_exponent, msb_window, round_to_integers
+
+Integers = NDArray[np.int8] | NDArray[np.int32]
+
+#: A bias is kept below 2^30 accumulator steps, so that bias and products together fit 32 bits.
+_BIAS_STEPS = 2**30
+#: Scale of weights that are all zero, where no bias asks for a finer one.
+_UNIT = 1.0
+_MIN_SCALE = 2.0**-100
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """Integers and how to read them: real = values · scale along `axis`.
+
+    Args:
+        values: int8 or int32.
+        scale: float32, a scalar or one per index of `axis`.
+        axis: None for per tensor.
+    """
+
+    values: Integers
+    scale: NDArray[np.float32]
+    axis: int | None
+
+    def dequantized(self) -> NDArray[np.float64]:
+        """Real values, float64."""
+        if self.axis is None:
+            return self.values.astype(np.float64) * float(self.scale)
+        shape = [1] * self.values.ndim
+        shape[self.axis] = -1
+        return self.values.astype(np.float64) * self.scale.astype(np.float64).reshape(shape)
+
+
+def quantize_weights(
+    weight: NDArray[np.float32],
+    axis: int | None,
+    rules: RuleBook,
+    method: str = "minmax",
+    smallest: NDArray[np.float64] | None = None,
+) -> QuantizedTensor:
+    """Symmetric int8 weights.
+
+    Args:
+        weight: float32, finite.
+        axis: output channels, None when there is no such axis.
+        rules: the environment's.
+        method: of the network; `histogram` uses the window of most-significant bits where scales are powers of two.
+        smallest: per output channel, the smallest scale its int32 bias can live with.
+    """
+    kind = rules.weight
+    if kind.power_of_two:
+        exponent = _weight_exponent(weight, kind, method, position_search=rules.position_search)
+        if smallest is not None and smallest.size and smallest.max() > 2.0**exponent:
+            exponent = int(np.ceil(np.log2(smallest.max())))
+        scale = np.asarray(2.0**exponent, np.float32)
+        axis = None
+    elif kind.per_channel and axis is not None:
+        others = tuple(index for index in range(weight.ndim) if index != axis)
+        peak = np.abs(weight).max(axis=others, initial=0.0).astype(np.float64)
+        scale = _at_least(peak / 127, smallest)
+    else:
+        axis = None
+        peak = np.asarray(np.abs(weight).max(initial=0.0), np.float64)
+        scale = _at_least(peak / 127, None if smallest is None or not smallest.size else np.asarray(smallest.max()))
+    shape = [1] * weight.ndim
+    if axis is not None:
+        shape[axis] = -1
+    scaled = weight.astype(np.float64) / scale.astype(np.float64).reshape(shape if axis is not None else ())
+    lowest = -128 if kind.power_of_two else -127
+    values = np.clip(round_to_integers(scaled, kind.rounding), lowest, 127).astype(np.int8)
+    return QuantizedTensor(values, scale, axis)
+
+
+def _at_least(scale: NDArray[np.float64], smallest: NDArray[np.float64] | None) -> NDArray[np.float32]:
+    floor = np.zeros_like(scale) if smallest is None else smallest
+    raised = np.maximum(scale, floor)
+    return np.where(raised > 0, np.maximum(raised, _MIN_SCALE), _UNIT).astype(np.float32)
+
+
+def _weight_exponent(weight: NDArray[np.float32], kind: WeightType, method: str, *, position_search: bool) -> int:
+    low, high = min(float(weight.min(initial=0)), 0.0), max(float(weight.max(initial=0)), 0.0)
+    if low == high:
+        return 0
+    if position_search:
+        return -_searched_position(weight, fix_position(low, high), kind)
+    if method == "histogram":
+        return msb_window(MsbHistogram.empty().counting(weight), unsigned=False)[1]
+    return minmax_exponent(max(-low, high), 7)
+
+
+def _searched_position(values: NDArray[np.float32], position: int, kind: WeightType) -> int:
+    """The DPU's search on the values themselves: least squared error over position … position + 4."""
+    exact = values.astype(np.float64)
+
+    def cost(candidate: int) -> float:
+        step = 2.0**-candidate
+        rounded = np.clip(round_to_integers(exact / step, kind.rounding), -128, 127) * step
+        return float(np.sum((rounded - exact) ** 2))
+
+    return min(range(position, position + 5), key=cost)
+
+
+def smallest_scales(bias: NDArray[np.float64], input_scale: float) -> NDArray[np.float64]:
+    """Per output channel, the smallest weight scale at which an int32 bias does not overflow."""
+    return np.abs(bias) / (input_scale * _BIAS_STEPS)
+
+
+def quantize_bias_int32(
+    bias: NDArray[np.float64], input_scale: float, weight_scale: NDArray[np.float32]
+) -> QuantizedTensor:
+    """Bias in the accumulator's own steps: scale = input scale × weight scale."""
+    scale = (np.float32(input_scale) * weight_scale).astype(np.float32)
+    values = np.rint(bias / scale.astype(np.float64))
+    limits = np.iinfo(np.int32)
+    integers = np.clip(values, limits.min, limits.max).astype(np.int32)
+    return QuantizedTensor(integers, scale, 0 if scale.ndim else None)
+
+
+def quantize_bias_int8(bias: NDArray[np.float64], rules: RuleBook) -> QuantizedTensor:
+    """Bias as int8 at a fix position of its own."""
+    single = bias.astype(np.float32)
+    exponent = _weight_exponent(single, rules.weight, "minmax", position_search=rules.position_search)
+    scaled = round_to_integers(bias / 2.0**exponent, rules.weight.rounding)
+    return QuantizedTensor(np.clip(scaled, -128, 127).astype(np.int8), np.asarray(2.0**exponent, np.float32), None)
