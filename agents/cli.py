@@ -1,0 +1,158 @@
+"""The command `quantrig-agent`. Only argparse is imported before it is known what to do."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from agents import __version__
+from agents.config import MEBIBYTE, AgentConfig, default_data_dir
+
+_BAD_INPUT = 2
+_INTERRUPTED = 130
+_LIMIT_KINDS = ("auto", "cgroup-v2", "cgroup-v1", "rlimit", "none")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit status: 0 good, 2 bad input."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "serve":
+            return _serve(options)
+        from agents.faults import AgentError
+
+        try:
+            return _describe(options) if options.command == "describe" else _telemetry(options)
+        except AgentError as error:
+            return _complain(error.message)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    defaults = AgentConfig()
+    parser = argparse.ArgumentParser("quantrig-agent", description="The agent of quantrig that runs on a board.")
+    parser.add_argument("--version", action="version", version=f"quantrig-agent {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve hosts until stopped")
+    serve.add_argument("--listen", default=defaults.listen, metavar="HOST:PORT|unix:PATH", help="port 0: any free one")
+    serve.add_argument("--board", default="", metavar="KIND", help="what this machine is called in targets.yaml")
+    serve.add_argument("--emulated", action="store_true", help="only stand in for the board: never report times")
+    serve.add_argument("--data", type=Path, default=None, metavar="DIR", help="where uploads are kept")
+    serve.add_argument("--tls", type=Path, default=None, metavar="DIR", help="ca.pem, agent.pem, agent-key.pem")
+    serve.add_argument("--exit-on-stdin-eof", action="store_true", help="stop when stdin closes")
+    serve.add_argument("--ready-json", action="store_true", help="print one JSON line once serving")
+    serve.add_argument("--quota-mb", type=_positive, default=defaults.quota_bytes // MEBIBYTE)
+    serve.add_argument("--child-memory-mb", type=_positive, default=defaults.child_memory_bytes // MEBIBYTE)
+    serve.add_argument("--max-tensor-mb", type=_positive, default=defaults.max_tensor_bytes // MEBIBYTE)
+    serve.add_argument("--memory-limit", choices=_LIMIT_KINDS, default=defaults.memory_limit)
+    serve.add_argument("--allow-loops", action="store_true", help="accept networks with Loop and Scan")
+    serve.add_argument("--prepare-timeout-s", type=_seconds, default=defaults.prepare_timeout_s)
+    serve.add_argument("--batch-timeout-s", type=_seconds, default=defaults.batch_timeout_s)
+    serve.add_argument("--max-networks", type=_positive, default=defaults.max_networks)
+    serve.add_argument("--verbose", action="store_true", help="log every refused call")
+
+    telemetry = commands.add_parser("telemetry", help="read the board's sensors")
+    telemetry.add_argument("--board", default="", metavar="KIND")
+    telemetry.add_argument("--replay", type=Path, default=None, metavar="FILE", help="recorded output of the board")
+    telemetry.add_argument("--json", action="store_true", help="one JSON object a sample")
+    telemetry.add_argument("--samples", type=_positive, default=1, metavar="N")
+    telemetry.add_argument("--interval", type=_seconds, default=1.0, metavar="S", help="seconds between samples")
+
+    describe = commands.add_parser("describe", help="who and what this board is")
+    describe.add_argument("--board", default="", metavar="KIND")
+    describe.add_argument("--json", action="store_true", help="one JSON object")
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from agents.server import StartRefused, serve
+
+    level = logging.INFO if options.verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    config = AgentConfig(
+        listen=options.listen,
+        board=options.board,
+        emulated=options.emulated,
+        data_dir=(options.data or default_data_dir()).absolute(),
+        tls_dir=options.tls,
+        quota_bytes=options.quota_mb * MEBIBYTE,
+        child_memory_bytes=options.child_memory_mb * MEBIBYTE,
+        max_tensor_bytes=options.max_tensor_mb * MEBIBYTE,
+        allow_loops=options.allow_loops,
+        prepare_timeout_s=options.prepare_timeout_s,
+        batch_timeout_s=options.batch_timeout_s,
+        max_networks=options.max_networks,
+        memory_limit=options.memory_limit,
+    )
+    from agents.faults import AgentError
+    from agents.identifiers import check_identifier
+
+    try:
+        if config.board:
+            check_identifier(config.board, "--board")
+        serve(config, ready_json=options.ready_json, exit_on_stdin_eof=options.exit_on_stdin_eof)
+    except (StartRefused, AgentError) as refused:
+        return _complain(str(refused))
+    return 0
+
+
+def _telemetry(options: argparse.Namespace) -> int:
+    from agents.boards import find_board
+    from agents.identifiers import check_identifier
+
+    board = find_board(check_identifier(options.board, "--board") if options.board else "")
+    if options.replay is not None:
+        return _complain(f"--replay: board {board.kind} has no parser for recorded output: name a board that has one")
+    sampler = board.sampler()
+    for _ in range(options.samples):
+        time.sleep(options.interval)
+        sample = sampler.sample()
+        _write(sample.to_json() if options.json else sample.to_text())
+    return 0
+
+
+def _describe(options: argparse.Namespace) -> int:
+    from agents.boards import find_board
+    from agents.identifiers import check_identifier
+
+    board = find_board(check_identifier(options.board, "--board") if options.board else "")
+    facts: dict[str, object] = {"agent_version": __version__, "board": board.kind}
+    facts |= dataclasses.asdict(board.identity())
+    if options.json:
+        _write(json.dumps(facts))
+    else:
+        _write("\n".join(f"{name}: {value}" for name, value in facts.items()))
+    return 0
+
+
+def _positive(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if int(text) > 0:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{text} is no positive whole number")
+
+
+def _seconds(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{text} is no positive number of seconds")
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _complain(message: str) -> int:
+    sys.stderr.write(f"quantrig-agent: {message}\n")
+    return _BAD_INPUT

@@ -1,0 +1,101 @@
+"""Which runtimes work on this board, found out once, in a child process, while the agent already serves."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+
+from agents.config import AgentConfig
+from agents.faults import AgentError, Fault, one_line
+from agents.frames import Kind
+from agents.limits import Limiter
+from agents.process import ChildProcess
+from agents.protocol import agent_pb2 as pb
+
+#: Importing a runtime from a slow SD card takes many seconds.
+_LIMIT_S = 120.0
+
+
+class RuntimeProbe:
+    """The runtimes of this board; every question waits until they are known.
+
+    Args:
+        config: for the memory limit.
+        limiter: makes it.
+    """
+
+    def __init__(self, config: AgentConfig, limiter: Limiter) -> None:
+        self._config = config
+        self._limiter = limiter
+        self._known = threading.Event()
+        self._found: list[dict[str, object]] = []
+        self._problem = ""
+        self._child: ChildProcess | None = None
+        # Long-lived: the kernel ends a child when the thread that started it does.
+        self._thread = threading.Thread(target=self._look, name="probe", daemon=True)
+        self._thread.start()
+
+    def descriptions(self) -> Sequence[pb.RuntimeDescription]:
+        """All of them, those with a problem included.
+
+        Raises:
+            AgentError: CRASHED when the probe itself failed.
+        """
+        return [
+            pb.RuntimeDescription(
+                name=str(one["name"]),
+                version=str(one["version"]),
+                providers=[str(provider) for provider in _list(one["providers"])],
+                problem=str(one["problem"]),
+            )
+            for one in self._wait()
+        ]
+
+    def find(self, name: str) -> tuple[str, str]:
+        """Name and entry point of a runtime; "" is the first that works.
+
+        Raises:
+            AgentError: INVALID for a name that is not there, REFUSED for one that does not work.
+        """
+        found = self._wait()
+        for one in found:
+            if one["name"] == name or (not name and not one["problem"]):
+                if one["problem"]:
+                    raise AgentError(Fault.REFUSED, f"runtime {name} does not work here: {one['problem']}")
+                return str(one["name"]), str(one["entry"])
+        names = ", ".join(str(one["name"]) for one in found)
+        if not name:
+            problem = str(found[0]["problem"]) if found else "none is installed"
+            raise AgentError(Fault.REFUSED, f"no runtime works on this board: {problem}")
+        raise AgentError(Fault.INVALID, f"runtime {name} is not on this board: it has {names}")
+
+    def close(self) -> None:
+        """Stop looking."""
+        child = self._child
+        if child is not None and not self._known.is_set():
+            child.end("the agent stops")
+
+    def _wait(self) -> list[dict[str, object]]:
+        self._known.wait()
+        if self._problem:
+            raise AgentError(Fault.CRASHED, f"the runtimes could not be probed: {self._problem}")
+        return self._found
+
+    def _look(self) -> None:
+        try:
+            size_bytes = self._config.child_memory_bytes
+            self._child = ChildProcess({"do": "probe"}, self._limiter.limit(size_bytes), size_bytes, ())
+            while (frame := self._child.receive("probing", _LIMIT_S)).kind is not Kind.ENDED:
+                self._found.append(json.loads(frame.payload))
+            self._child.end("it was done")
+        except AgentError as error:
+            self._problem = error.message
+        except (OSError, ValueError) as error:
+            self._problem = one_line(str(error))
+        finally:
+            self._known.set()
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

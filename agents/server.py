@@ -1,0 +1,194 @@
+"""The serving process: address, TLS, limits against floods, and a clean end."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from agents.artifacts import ArtifactStore, StoreBusy
+from agents.boards import find_board
+from agents.config import AgentConfig
+from agents.interceptors import CallInterceptor
+from agents.limits import choose_limiter
+from agents.networks import NetworkTable
+from agents.probe import RuntimeProbe
+from agents.protocol import agent_pb2 as pb
+from agents.protocol import agent_pb2_grpc as rpc
+from agents.service import AgentService
+
+#: Calls at one time, and threads: one host needs a handful (a stream, telemetry, health). More are answered
+#: RESOURCE_EXHAUSTED at once instead of waiting behind each other.
+MAX_CALLS = 32
+_GRACE_S = 1.0
+_SERVICE = pb.DESCRIPTOR.services_by_name["Agent"].full_name
+
+_OPTIONS = [
+    ("grpc.so_reuseport", 0),  # else a second agent on the port would silently take half of the calls
+    ("grpc.max_concurrent_streams", MAX_CALLS),
+    # A host that vanished without a word is noticed within 40 s, and its calls end.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # A host may ping every 10 s; one that pings faster is sent away (GOAWAY, too_many_pings).
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+    ("grpc.max_metadata_size", 16 << 10),
+]
+
+
+class StartRefused(Exception):
+    """The agent cannot be started as asked; one line."""
+
+
+def serve(config: AgentConfig, *, ready_json: bool, exit_on_stdin_eof: bool) -> None:
+    """Serve until SIGTERM, SIGINT, or (when asked) the end of stdin.
+
+    Args:
+        config: the operator's choices.
+        ready_json: print one JSON line on stdout once serving, instead of a sentence.
+        exit_on_stdin_eof: stop when stdin closes, so that a starter that is killed leaves no agent behind.
+
+    Raises:
+        StartRefused: port in use, plain TCP beyond loopback, unusable certificates or data directory.
+    """
+    os.umask(0o077)  # everything an agent makes, its unix socket included, is its own
+    check_address(config)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with contextlib.ExitStack() as cleanup:
+        try:
+            limiter = choose_limiter(config.memory_limit)
+            store = ArtifactStore(config.data_dir, config.quota_bytes, config.max_artifact_bytes)
+        except (StoreBusy, ValueError) as error:
+            raise StartRefused(str(error)) from None
+        except OSError as error:
+            message = f"the data directory {config.data_dir} cannot be used: {error.strerror or error}"
+            raise StartRefused(f"{message}: choose another one with --data") from None
+        cleanup.callback(store.close)
+        pool = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="call")
+        server = grpc.server(
+            pool,
+            interceptors=[CallInterceptor(role_required=config.tls_dir is not None)],
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=MAX_CALLS,
+        )
+        port = _bind(server, config)
+        networks = NetworkTable(config, store, limiter)
+        cleanup.callback(networks.close)
+        probe = RuntimeProbe(config, limiter)
+        cleanup.callback(probe.close)
+        board = find_board(config.board)
+        rpc.add_AgentServicer_to_server(AgentService(config, board, store, networks, limiter, probe), server)
+        healthy = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
+        reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        server.start()
+        for name in ("", _SERVICE):
+            healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
+        listening = config.listen if _is_unix(config.listen) else f"{config.listen.rpartition(':')[0]}:{port}"
+        _announce(listening, board.kind, ready_json)
+        if exit_on_stdin_eof:
+            threading.Thread(target=_watch_stdin, args=(stop,), name="stdin", daemon=True).start()
+        stop.wait()
+        logging.getLogger("quantrig.agent").info("stopping")
+        healthy.enter_graceful_shutdown()
+        stopped = server.stop(_GRACE_S)
+        # Calls that wait for a child end with it.
+        probe.close()
+        networks.close()
+        stopped.wait()
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def check_address(config: AgentConfig) -> None:
+    """Refuse to be reachable from other machines without TLS.
+
+    Raises:
+        StartRefused: see there; also for an address that cannot be understood.
+    """
+    if _is_unix(config.listen):
+        _check_socket(Path(config.listen.removeprefix("unix:")))
+        return
+    host, colon, port = config.listen.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise StartRefused(f"--listen {config.listen}: write HOST:PORT or unix:PATH")
+    if config.tls_dir is None and not _is_loopback(host.strip("[]")):
+        raise StartRefused(
+            f"--listen {config.listen} can be reached from other machines: add --tls DIR, or listen on 127.0.0.1"
+        )
+
+
+def _is_unix(listen: str) -> bool:
+    return listen.startswith("unix:")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return bool(found) and all(ipaddress.ip_address(str(entry[4][0])).is_loopback for entry in found)
+
+
+def _check_socket(path: Path) -> None:
+    """Refuse a socket that answers: it belongs to another agent, and gRPC would replace it."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return
+    raise StartRefused(f"--listen unix:{path} is in use by another process: stop it or choose another path")
+
+
+def _bind(server: grpc.Server, config: AgentConfig) -> int:
+    try:
+        if config.tls_dir is not None and not _is_unix(config.listen):
+            return server.add_secure_port(config.listen, _credentials(config.tls_dir))
+        return server.add_insecure_port(config.listen)
+    except RuntimeError:
+        message = f"--listen {config.listen} cannot be used (in use, or no address of this machine): choose another"
+        raise StartRefused(message) from None
+
+
+def _credentials(directory: Path) -> grpc.ServerCredentials:
+    try:
+        ca, chain, key = ((directory / name).read_bytes() for name in ("ca.pem", "agent.pem", "agent-key.pem"))
+    except OSError as error:
+        message = f"--tls {directory}: {Path(str(error.filename)).name} cannot be read: {error.strerror}"
+        raise StartRefused(f"{message}: put ca.pem, agent.pem and agent-key.pem there") from None
+    return grpc.ssl_server_credentials([(key, chain)], root_certificates=ca, require_client_auth=True)
+
+
+def _announce(listening: str, board: str, ready_json: bool) -> None:
+    if ready_json:
+        line = json.dumps({"listening": listening, "pid": os.getpid()})
+    else:
+        line = f"quantrig-agent serves board {board} on {listening}"
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _watch_stdin(stop: threading.Event) -> None:
+    with contextlib.suppress(OSError):
+        while os.read(0, 4096):
+            pass
+    stop.set()
