@@ -193,7 +193,7 @@ class Graph:
 
 def set_initializer(model: ModelProto, name: str, value: NDArray[Any]) -> None:
     """Replace the initializer of that name, or add one."""
-    tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+    tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
     for existing in model.graph.initializer:
         if existing.name == name:
             existing.CopyFrom(tensor)
