@@ -1,0 +1,208 @@
+"""The headline table: one row a target, the two networks side by side. The terminal, the page and Markdown share it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from harness.judge.figure import Figure, Network, Source
+from harness.report.text import MISSING, interval_text, plain, significant, size, value_text
+from harness.runs.record import RunRecord, TargetRecord
+
+FigureIndex = Mapping[tuple[str, Network, str], Figure]
+
+#: What each kind of source means, for the line under a table that uses it.
+SOURCE_MEANING = {
+    Source.MEASURED: "measured: on that device.",
+    Source.EMULATED: (
+        "emulated: no board was there. Its arithmetic was run by a stand-in: accuracy and agreement only, never time."
+    ),
+    Source.MODELLED: "modelled: computed by a performance model whose error is published beside it.",
+    Source.PUBLISHED: "published: quoted, with its source.",
+}
+
+MEMORY_NOTE = (
+    "Memory is that of weights and biases, counted from their dtypes. An emulated network is not smaller: its file may "
+    "hold the same int8 values in wider types."
+)
+
+
+#: Said of an artifact that was not sent because the board held it.
+SKIPPED = "already on the board, skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class DisplayRow:
+    """One target, every cell ready to print; a dash where nothing is known.
+
+    Args:
+        accuracy_float: of the headline metric; the same for `accuracy_quantized`.
+        delta: Quantized - Floating-Point, in points for a fraction.
+        delta_interval: its 95 % interval, or "".
+        speedup: how many times faster Quantized is.
+        memory_float: learnable memory; the same for `memory_quantized`.
+        status: "done" or what ended it.
+        notes: one line each.
+    """
+
+    target: str
+    board: str
+    environment: str
+    accuracy_float: str
+    accuracy_quantized: str
+    delta: str
+    delta_interval: str
+    agreement: str
+    latency_float: str
+    latency_quantized: str
+    speedup: str
+    speedup_interval: str
+    memory_float: str
+    memory_quantized: str
+    memory_ratio: str
+    source: str
+    status: str
+    notes: tuple[str, ...]
+
+    @property
+    def done(self) -> bool:
+        """Whether the target went to its end."""
+        return self.status == "done"
+
+    @property
+    def source_and_status(self) -> str:
+        """The source; with the status where that is not "done"."""
+        return self.source if self.done else f"{self.source}, {self.status}"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A note and whom it concerns; no target means all."""
+
+    text: str
+    targets: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """The targets, then the text: `a, b: text`."""
+        return f"{', '.join(self.targets)}: {self.text}" if self.targets else self.text
+
+
+def figure_index(figures: Iterable[Figure]) -> dict[tuple[str, Network, str], Figure]:
+    """Figures by (target, network, metric)."""
+    return {(figure.target, figure.network, figure.metric): figure for figure in figures}
+
+
+def headline_metric(record: RunRecord) -> str:
+    """The metric of the headline table: the first of the job's that the figures compare; "accuracy_top1" by default."""
+    for figure in record.figures:
+        if figure.network is Network.RATIO and figure.metric.endswith("_delta"):
+            return figure.metric.removesuffix("_delta")
+    return "accuracy_top1"
+
+
+def metric_title(metric: str) -> str:
+    """How a reader calls a metric: accuracy_top1 is the "top-1 accuracy"; another one keeps its name."""
+    rank = metric.removeprefix("accuracy_top")
+    return f"top-{rank} accuracy" if rank.isdigit() and rank != metric else plain(metric)
+
+
+def comparison_rows(record: RunRecord) -> list[DisplayRow]:
+    """The headline table, one row for each target in the lab's order."""
+    index = figure_index(record.figures)
+    metric = headline_metric(record)
+    return [_row(target, index, metric) for target in record.targets]
+
+
+def _row(target: TargetRecord, index: FigureIndex, metric: str) -> DisplayRow:
+    def find(network: Network, name: str) -> Figure | None:
+        return index.get((target.name, network, name))
+
+    def shown(network: Network, name: str) -> str:
+        figure = find(network, name)
+        return plain(value_text(figure.value, figure.unit, name)) if figure else MISSING
+
+    def interval(name: str) -> str:
+        figure = find(Network.RATIO, name)
+        return interval_text(figure.ci_low, figure.ci_high, figure.unit, name) if figure else ""
+
+    def sized(network: Network) -> str:
+        figure = find(network, "learnable_memory_bytes")
+        return size(figure.value) if figure and figure.value is not None else MISSING
+
+    def latency(network: Network) -> str:
+        figure = find(network, "latency_p50_ms")
+        return significant(figure.value) if figure and figure.value is not None else MISSING
+
+    return DisplayRow(
+        target=plain(target.name),
+        board=plain(target.board),
+        environment=plain(target.environment),
+        accuracy_float=shown(Network.FLOAT, metric),
+        accuracy_quantized=shown(Network.QUANTIZED, metric),
+        delta=shown(Network.RATIO, f"{metric}_delta"),
+        delta_interval=interval(f"{metric}_delta"),
+        agreement=shown(Network.RATIO, "top1_agreement"),
+        latency_float=latency(Network.FLOAT),
+        latency_quantized=latency(Network.QUANTIZED),
+        speedup=shown(Network.RATIO, "speedup"),
+        speedup_interval=interval("speedup"),
+        memory_float=sized(Network.FLOAT),
+        memory_quantized=sized(Network.QUANTIZED),
+        memory_ratio=shown(Network.RATIO, "learnable_memory_ratio"),
+        source=target.source.value,
+        status=plain(target.status),
+        notes=target_notes(target, index),
+    )
+
+
+def target_notes(target: TargetRecord, index: FigureIndex) -> tuple[str, ...]:
+    """What a reader must know about one target: how it ended, its own notes, a speed-up that did not settle."""
+    notes: list[str] = []
+    if target.status != "done":
+        notes.append(f"{target.status}: {target.error}" if target.error else target.status)
+    notes += [*target.notes, *(target.quantized.notes if target.quantized else ())]
+    speedup = index.get((target.name, Network.RATIO, "speedup"))
+    if speedup is not None and speedup.value is not None:
+        notes += [
+            f"speed-up {part}" for part in speedup.note.split("; ") if part.startswith(("inconclusive", "one pair"))
+        ]
+    skipped = [shipment.network.value for shipment in target.shipments if shipment.skipped]
+    if skipped:
+        notes.append(f"{' and '.join(dict.fromkeys(skipped))} {SKIPPED}")
+    return tuple(dict.fromkeys(plain(note) for note in notes))
+
+
+def notes_under_table(record: RunRecord) -> list[Note]:
+    """Every note once, with the targets it concerns: failures first, shipments last; then what the sources mean."""
+    targets_of: dict[str, list[str]] = {}
+    rows = comparison_rows(record)
+    for row in rows:
+        for note in row.notes:
+            targets_of.setdefault(note, []).append(row.target)
+    failed = {row.notes[0] for row in rows if not row.done and row.notes}
+    ordered = sorted(targets_of, key=lambda text: (text not in failed, text.endswith(SKIPPED)))
+    everyone = len(record.targets) if len(record.targets) > 1 else None
+    notes = [
+        Note(text, ("all targets",) if len(targets_of[text]) == everyone else tuple(targets_of[text]))
+        for text in ordered
+    ]
+    notes += [Note(plain(text), ()) for text in record.notes]
+    used = {target.source for target in record.targets}
+    notes += [Note(SOURCE_MEANING[source], ()) for source in Source if source in used]
+    notes.append(Note(MEMORY_NOTE, ()))
+    return notes
+
+
+def outcome(record: RunRecord) -> str:
+    """How the run went, in one sentence."""
+    total = len(record.targets)
+    failed = [target for target in record.targets if target.status not in ("done", "pending")]
+    pending = [target for target in record.targets if target.status == "pending"]
+    if not failed and not pending:
+        return f"All {total} targets finished." if total != 1 else "The target finished."
+    parts = [f"{total - len(failed) - len(pending)} of {total} targets finished"]
+    parts += [f"{plain(target.name)} {plain(target.status)}" for target in failed]
+    if pending:
+        parts.append(f"not reached: {', '.join(plain(target.name) for target in pending)}")
+    return "; ".join(parts) + "."
