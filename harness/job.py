@@ -19,9 +19,9 @@ from pydantic import Field, field_validator
 from harness.data import DataSpec, Preprocess, PreprocessFile, import_function, is_function_spec, locate_source
 from harness.data.opening import DEFAULT_CALIBRATION
 from harness.errors import UserError
-from harness.yamlfile import Document, FileModel, read_yaml, validate
+from harness.yamlfile import Document, FileModel, parse_yaml, read_yaml, validate
 
-__all__ = ["Job", "QuantizeSpec", "import_function", "job_from_mapping", "load_job"]
+__all__ = ["Job", "QuantizeSpec", "import_function", "job_from_mapping", "load_job", "parse_job"]
 
 Method = Literal["auto", "minmax", "histogram", "entropy", "percentile", "mse"]
 DEFAULT_METRICS = ("accuracy_top1",)
@@ -212,6 +212,11 @@ def load_job(path: Path) -> Job:
         UserError: one line with the file, the line and the remedy.
     """
     return _job(read_yaml(path), path.resolve())
+
+
+def parse_job(text: str, path: Path) -> Job:
+    """Like `load_job`, from the text that `path` would hold."""
+    return _job(parse_yaml(text, str(path)), path.resolve())
 
 
 def job_from_mapping(mapping: Mapping[str, Any], base: Path) -> Job:

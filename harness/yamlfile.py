@@ -276,17 +276,13 @@ def _alternatives(annotations: Iterable[Any]) -> list[Any]:
     return found
 
 
-def _known(where: Path_, data: object) -> Path_:
+def _known(where: Path_, data: Any) -> Path_:  # noqa: ANN401 - YAML data is any plain data
     """The position in the data that `where` describes; pydantic adds parts that are not in the file."""
     at: Path_ = ()
     for part in where:
-        if isinstance(data, Mapping) and part in data:
-            data = data[part]
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
-            data = data[part]
-        else:
-            continue
-        at = (*at, part)
+        inside = data if isinstance(data, Mapping) else range(len(data)) if isinstance(data, list) else ()
+        if part in inside:
+            at, data = (*at, part), data[part]
     return at
 
 

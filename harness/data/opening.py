@@ -76,7 +76,7 @@ def locate_source(source: str, base: Path) -> Path | None:
     Raises:
         UserError: no such path, or a file that is no .npz.
     """
-    path = base / Path(source).expanduser()
+    path = (base / Path(source).expanduser()).resolve()
     if path.is_dir() or (path.is_file() and path.suffix == ".npz"):
         return path
     if path.is_file():

@@ -194,7 +194,7 @@ class _TargetFile(FileModel):
 
 
 class _LabFile(FileModel):
-    targets: dict[str, _TargetFile]
+    targets: dict[str, _TargetFile] | None  # all of them may be commented out
 
 
 def load_lab(path: Path) -> Lab:
@@ -243,7 +243,7 @@ def find_tls(text: str, base: Path) -> Path:
 def _lab(document: Document, path: Path) -> Lab:
     file = validate(document, _LabFile)
     base = path.resolve().parent
-    return Lab(path, {name: _target(document, name, one, base) for name, one in file.targets.items()})
+    return Lab(path, {name: _target(document, name, one, base) for name, one in (file.targets or {}).items()})
 
 
 def _target(document: Document, name: str, file: _TargetFile, base: Path) -> Target:
