@@ -99,7 +99,9 @@ def bounded_size(elements: int, data_type: int, max_bytes: int, where: str) -> i
     """
     bits = ELEMENT_BITS.get(data_type)
     if bits is None:
-        raise NetworkRefused(f"{where} has the unknown element type {data_type}; export it with a type that ONNX defines")
+        raise NetworkRefused(
+            f"{where} has the unknown element type {data_type}; export it with a type that ONNX defines"
+        )
     size = (elements * bits + 7) // 8
     if size > max_bytes:
         raise NetworkRefused(

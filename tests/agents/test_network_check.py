@@ -272,13 +272,13 @@ def test_half_a_gigabyte_is_checked_in_a_second_without_copying_it(tmp_path: Pat
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         assert len(data) > 500 << 20
         tracemalloc.start()
-        started = time.perf_counter()
+        started = time.process_time()
         summary = check_network(data, CheckPolicy())
-        elapsed_s = time.perf_counter() - started
+        cpu_s = time.process_time() - started
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
     assert summary.largest_tensor_bytes == 4 * elements
-    assert elapsed_s < 1.0
+    assert cpu_s < 1.0
     assert peak < 1 << 20
 
 

@@ -96,14 +96,14 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 def refused_or_agreed(data: bytes) -> NetworkSummary | None:
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         summary = check_network(data, CheckPolicy())
     except NetworkRefused as refused:
         assert len(str(refused).splitlines()) == 1  # noqa: PT017 - both outcomes are right; each has its own demand
         return None
     finally:
-        assert time.perf_counter() - started < 1.0
+        assert time.process_time() - started < 1.0
     model = onnx.load_from_string(data)
     assert summary.ir_version == model.ir_version
     assert summary.opsets == tuple((entry.domain, entry.version) for entry in model.opset_import)

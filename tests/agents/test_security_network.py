@@ -58,14 +58,14 @@ def with_initializer(tensor: TensorProto) -> bytes:
 def refusal(data: bytes, policy: CheckPolicy | None = None) -> str:
     """The one line of a refusal, which must come at once and cost no memory to speak of."""
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         with pytest.raises(NetworkRefused) as refused:
             check_network(data, policy or CheckPolicy())
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert time.perf_counter() - started < 2.0
+    assert time.process_time() - started < 2.0
     assert peak < 4 << 20
     text = str(refused.value)
     assert len(text.splitlines()) == 1
