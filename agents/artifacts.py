@@ -25,6 +25,9 @@ _SPARE_BYTES = 16 << 20
 #: An unfinished upload nobody came back for in a week.
 _STALE_S = 7 * 86400.0
 _READ_BYTES = 1 << 20
+_POLL_S = 0.2
+#: No lab has as many networks; a flood of tiny files would exhaust inodes before it met the quota.
+_MAX_FILES = 10_000
 
 
 class StoreBusy(Exception):
@@ -60,9 +63,9 @@ class ArtifactStore:
             raise StoreBusy(f"{root} is used by another agent: stop it or choose another --data directory") from None
         self._blobs = _private_directory(root / "blobs")
         self._partial = _private_directory(root / "partial")
-        self._guard = threading.Lock()
-        self._reserved: dict[str, int] = {}  # digest: bytes promised to an upload in progress, held ones included
-        self._uploading: dict[str, threading.Lock] = {}
+        self._changed = threading.Condition()
+        self._uploading: set[str] = set()
+        self._reserved: dict[str, int] = {}  # bytes promised to uploads in progress, those on disk already included
         self._forget_stale()
 
     def close(self) -> None:
@@ -107,9 +110,12 @@ class ArtifactStore:
         """Forget a file, complete or not; the bytes freed.
 
         Raises:
-            AgentError: NOT_FOUND.
+            AgentError: NOT_FOUND, or REFUSED while it is being uploaded.
         """
-        freed = _unlink(digest, self._blobs) + _unlink(digest, self._partial)
+        with self._changed:
+            if digest in self._uploading:
+                raise AgentError(Fault.REFUSED, f"{digest[:12]}… is being uploaded: wait for the end of that")
+            freed = _unlink(digest, self._blobs) + _unlink(digest, self._partial)
         if not freed:
             raise AgentError(Fault.NOT_FOUND, f"{digest} is not on this board: nothing to remove")
         return freed
@@ -132,12 +138,7 @@ class ArtifactStore:
         if not 0 < size_bytes <= self.max_artifact_bytes:
             message = f"{digest[:12]}…: a file of {size_bytes} bytes cannot be stored: 1 to {self.max_artifact_bytes}"
             raise AgentError(Fault.INVALID if not size_bytes else Fault.EXHAUSTED, message)
-        with self._guard:
-            turn = self._uploading.setdefault(digest, threading.Lock())
-        while not turn.acquire(timeout=0.2):
-            if not waiting():
-                raise AgentError(Fault.TIMED_OUT, f"{digest[:12]}…: gave up waiting for another upload of the file")
-        try:
+        with self._turn(digest, waiting):
             if self.has(digest):
                 yield None
                 return
@@ -154,16 +155,33 @@ class ArtifactStore:
                 with contextlib.closing(Receiver(self._partial, self._blobs, digest, size_bytes, held)) as receiver:
                     yield receiver
             finally:
-                with self._guard:
+                with self._changed:
                     del self._reserved[digest]
+
+    @contextlib.contextmanager
+    def _turn(self, digest: str, waiting: Callable[[], bool]) -> Iterator[None]:
+        """Be the only one who writes this file."""
+        with self._changed:
+            while digest in self._uploading:
+                self._changed.wait(_POLL_S)
+                if not waiting():
+                    raise AgentError(Fault.TIMED_OUT, f"{digest[:12]}…: left while another host uploads the same file")
+            self._uploading.add(digest)
+        try:
+            yield
         finally:
-            turn.release()
+            with self._changed:
+                self._uploading.discard(digest)
+                self._changed.notify_all()
 
     def _reserve(self, digest: str, size_bytes: int, held: int) -> None:
         """Promise the space, or refuse before the first byte."""
-        with self._guard:
-            # Bytes on disk of an upload in progress are part of what was promised to it: not counted twice.
+        with self._changed:
             files = [*self._files(self._blobs), *self._files(self._partial)]
+            if len(files) >= _MAX_FILES:
+                message = f"the board holds {len(files)} files, as many as it may: remove some"
+                raise AgentError(Fault.EXHAUSTED, message)
+            # Bytes on disk of an upload in progress are part of what was promised to it: not counted twice.
             used = sum(size for name, size in files if name not in self._reserved and name != digest)
             promised = used + sum(self._reserved.values())
             if promised + size_bytes > self.quota_bytes:

@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--allow-loops", action="store_true", help="accept networks with Loop and Scan")
     serve.add_argument("--prepare-timeout-s", type=_seconds, default=defaults.prepare_timeout_s)
     serve.add_argument("--batch-timeout-s", type=_seconds, default=defaults.batch_timeout_s)
+    serve.add_argument("--host-timeout-s", type=_seconds, default=defaults.host_timeout_s)
     serve.add_argument("--max-networks", type=_positive, default=defaults.max_networks)
     serve.add_argument("--verbose", action="store_true", help="log every refused call")
 
@@ -90,6 +91,7 @@ def _serve(options: argparse.Namespace) -> int:
         allow_loops=options.allow_loops,
         prepare_timeout_s=options.prepare_timeout_s,
         batch_timeout_s=options.batch_timeout_s,
+        host_timeout_s=options.host_timeout_s,
         max_networks=options.max_networks,
         memory_limit=options.memory_limit,
     )

@@ -27,6 +27,7 @@ class AgentConfig:
     allow_loops: bool = False
     prepare_timeout_s: float = 300.0  # an accelerator's compiler takes minutes
     batch_timeout_s: float = 60.0
+    host_timeout_s: float = 120.0  # a stalled host holds a network, or a file's turn, no longer than this
     max_networks: int = 8
     memory_limit: str = "auto"  # or one of agents.limits.KINDS
 

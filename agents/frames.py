@@ -121,9 +121,11 @@ class Channel:
             raise ChannelClosed(f"a frame of {length} bytes is too large")
         return Frame(kind, bytes(self._exactly(length, deadline)))
 
-    def readable(self) -> bool:
-        """Whether something (or the end) can be read without waiting."""
-        return bool(select.select([self._socket], [], [], 0)[0])
+    def readable(self, within_s: float = 0.0) -> bool:
+        """Whether something (or the end) can be read now, or within that time."""
+        poll = select.poll()  # select() stops at descriptor 1023
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(within_s * 1e3))
 
     def close(self) -> None:
         """Close this end."""

@@ -7,6 +7,7 @@ beyond the memory it touches. Where the agent may not make a group, `RLIMIT_AS` 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import signal
@@ -93,7 +94,7 @@ class GroupLimiter:
     def __init__(self, kind: str, base: Path) -> None:
         self.kind = kind
         self._base = base
-        self._count = 0
+        self._numbers = itertools.count(1)  # atomic: several threads start children
         self._owner = f"{_PREFIX}{os.getpid()}-{_start_ticks(os.getpid())}-"
         remove_leftovers(base)
 
@@ -103,8 +104,7 @@ class GroupLimiter:
         Raises:
             OSError: the group cannot be made.
         """
-        self._count += 1
-        path = self._base / f"{self._owner}{self._count}"
+        path = self._base / f"{self._owner}{next(self._numbers)}"
         path.mkdir()
         group = _Group(path)
         try:

@@ -216,7 +216,7 @@ class NetworkTable:
                 os.close(descriptor)
             registered = False
             try:
-                for event in self._events(child):
+                for event in self._events(child, waiting):
                     if event.HasField("ready"):
                         event.ready.network_id = f"n-{digest[:8]}-{secrets.token_hex(4)}"
                         self._register(Network(child, event.ready, digest, key))
@@ -282,13 +282,13 @@ class NetworkTable:
             child.end("the agent stops")
         return child
 
-    def _events(self, child: ChildProcess) -> Iterator[pb.PrepareEvent]:
+    def _events(self, child: ChildProcess, waiting: Waiting) -> Iterator[pb.PrepareEvent]:
         deadline = time.monotonic() + self._config.prepare_timeout_s
         start_ms = 0.0
         while True:
             left_s = max(deadline - time.monotonic(), 0.001)
             try:
-                frame = child.receive(f"preparing ({self._config.prepare_timeout_s:g} s allowed)", left_s)
+                frame = child.receive("preparing", left_s, waiting)
             except AgentError as error:
                 if error.fault is Fault.TIMED_OUT:
                     message = (

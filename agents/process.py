@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from agents.config import MEBIBYTE
@@ -27,6 +27,7 @@ _TAIL_BYTES = 8192
 _BURIAL_S = 5.0
 #: Descriptors a runtime needs are few; a leak should fail in the child, not on the board.
 _OPEN_FILES = 256
+_POLL_S = 0.2
 
 
 def child_environment(home: str) -> dict[str, str]:
@@ -121,24 +122,30 @@ class ChildProcess:
         try:
             self._channel.send(kind, payload, time.monotonic() + timeout_s)
         except ChannelTimeout:
-            raise self._too_late("took no more input", timeout_s) from None
+            raise self._too_late(f"the network's process took no input for {timeout_s:g} s") from None
         except ChannelClosed as closed:
             raise self._dead(closed) from None
 
-    def receive(self, what: str, timeout_s: float) -> Frame:
+    def receive(self, what: str, timeout_s: float, waiting: Callable[[], bool] | None = None) -> Frame:
         """The next frame, whatever it is but an error.
 
         Args:
             what: is being done, for the message: "the batch".
             timeout_s: the child is ended when it takes longer.
+            waiting: when given, asked now and then; the child is ended once it is false.
 
         Raises:
             AgentError: what the child says, or CRASHED, or TIMED_OUT.
         """
+        deadline = time.monotonic() + timeout_s
+        while waiting is not None and time.monotonic() < deadline and not self._channel.readable(_POLL_S):
+            if not waiting():
+                self.end("its host left")
+                raise AgentError(Fault.TIMED_OUT, f"the caller left during {what}")
         try:
-            frame = self._channel.receive(time.monotonic() + timeout_s)
+            frame = self._channel.receive(deadline)
         except ChannelTimeout:
-            raise self._too_late(f"{what} ran past its limit of {timeout_s:g} s", timeout_s) from None
+            raise self._too_late(f"{what} ran past its limit of {timeout_s:g} s") from None
         except ChannelClosed as closed:
             raise self._dead(closed) from None
         if frame.kind is Kind.ERROR:
@@ -159,8 +166,9 @@ class ChildProcess:
         """End the process and wait until it is gone; `why` becomes its cause unless it had one."""
         if not self._ended.is_set():
             self._verdict = self._verdict or f"ended: {why}"
+            # Its whole session: a process it may have started must not keep its output open.
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                os.killpg(self.pid, signal.SIGKILL)
         self._ended.wait(_BURIAL_S)
         self._channel.close()
 
@@ -172,8 +180,8 @@ class ChildProcess:
             return 0
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-    def _too_late(self, what: str, timeout_s: float) -> AgentError:
-        self.end(f"{what} ({timeout_s:g} s)" if "limit" not in what else what)
+    def _too_late(self, what: str) -> AgentError:
+        self.end(what)
         return AgentError(Fault.TIMED_OUT, f"{what}: its process was ended; prepare the network again")
 
     def _dead(self, closed: ChannelClosed) -> AgentError:

@@ -83,7 +83,7 @@ def serve(config: AgentConfig, *, ready_json: bool, exit_on_stdin_eof: bool) -> 
         pool = ThreadPoolExecutor(MAX_CALLS, thread_name_prefix="call")
         server = grpc.server(
             pool,
-            interceptors=[CallInterceptor(role_required=config.tls_dir is not None)],
+            interceptors=[CallInterceptor(role_required=_is_encrypted(config))],
             options=_OPTIONS,
             maximum_concurrent_rpcs=MAX_CALLS,
         )
@@ -133,6 +133,11 @@ def check_address(config: AgentConfig) -> None:
         )
 
 
+def _is_encrypted(config: AgentConfig) -> bool:
+    """A unix socket is guarded by its file's owner and mode instead."""
+    return config.tls_dir is not None and not _is_unix(config.listen)
+
+
 def _is_unix(listen: str) -> bool:
     return listen.startswith("unix:")
 
@@ -161,7 +166,7 @@ def _check_socket(path: Path) -> None:
 
 def _bind(server: grpc.Server, config: AgentConfig) -> int:
     try:
-        if config.tls_dir is not None and not _is_unix(config.listen):
+        if config.tls_dir is not None and _is_encrypted(config):
             return server.add_secure_port(config.listen, _credentials(config.tls_dir))
         return server.add_insecure_port(config.listen)
     except RuntimeError:

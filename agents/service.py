@@ -22,6 +22,7 @@ from agents.frames import Kind
 from agents.identifiers import check_digest, check_identifier, check_options
 from agents.limits import Limiter
 from agents.networks import BLOCK_LIMIT_S, Network, NetworkTable
+from agents.patience import Patience
 from agents.probe import RuntimeProbe
 from agents.protocol import PROTOCOL_VERSION
 from agents.protocol import agent_pb2 as pb
@@ -64,6 +65,7 @@ class AgentService(rpc.AgentServicer):
         self._limiter = limiter
         self._probe = probe
         self._quiet = Quiet()
+        self._patience = Patience(config.host_timeout_s)
 
     def Describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.BoardDescription:
         """Who and what this board is."""
@@ -125,13 +127,13 @@ class AgentService(rpc.AgentServicer):
 
     def Upload(self, request_iterator: Iterator[pb.UploadRequest], context: grpc.ServicerContext) -> pb.UploadReply:
         """Take in one file."""
-        first = _first(request_iterator, "header")
-        header = first.header
+        requests = self._patience.of(request_iterator, context)
+        header = _first(requests, "header").header
         digest = check_digest(header.digest)
         with self._store.receiving(digest, header.size_bytes, header.offset, context.is_active) as receiver:
             if receiver is None:
                 return pb.UploadReply(digest=digest, size_bytes=header.size_bytes, already_stored=True)
-            for request in request_iterator:
+            for request in requests:
                 if request.WhichOneof("part") != "chunk":
                     raise AgentError(Fault.INVALID, "a second header came in one upload: send one file a call")
                 receiver.write(request.chunk)
@@ -163,9 +165,10 @@ class AgentService(rpc.AgentServicer):
         self, request_iterator: Iterator[pb.InferRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.InferReply]:
         """Run batches."""
-        with self._network_of(request_iterator, context.is_active) as network:
+        requests = self._patience.of(request_iterator, context)
+        with self._network_of(requests, context.is_active) as network:
             limit_s = self._config.batch_timeout_s
-            frames = network.infer(_parts(request_iterator), self._quiet, context.is_active, limit_s)
+            frames = network.infer(_parts(requests), self._quiet, context.is_active, limit_s)
             with contextlib.closing(frames):
                 for frame in frames:
                     reply = pb.InferReply()
@@ -175,14 +178,16 @@ class AgentService(rpc.AgentServicer):
                         reply.batch.ParseFromString(frame.payload)
                         if self._config.emulated:
                             reply.batch.ClearField("duration_ms")
-                    yield reply
+                    with self._patience.with_host(context):
+                        yield reply
 
     def LoadInputs(
         self, request_iterator: Iterator[pb.InferRequest], context: grpc.ServicerContext
     ) -> pb.LoadInputsReply:
         """Keep one batch for warm-up and blocks."""
-        with self._network_of(request_iterator, context.is_active) as network:
-            return network.load_inputs(_parts(request_iterator), self._config.batch_timeout_s)
+        requests = self._patience.of(request_iterator, context)
+        with self._network_of(requests, context.is_active) as network:
+            return network.load_inputs(_parts(requests), self._config.batch_timeout_s)
 
     def WarmUp(self, request: pb.WarmUpRequest, context: grpc.ServicerContext) -> pb.WarmUpReply:
         """Run until steady."""
