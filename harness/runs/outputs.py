@@ -45,9 +45,9 @@ class OutputStore:
         content = buffer.getvalue()
         relative = Path("outputs") / self.target / network.value.lower() / f"{chunk:05d}.npz"
         path = self.folder / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".part")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(content)
             os.replace(temporary, path)
         except OSError as error:

@@ -28,7 +28,9 @@ def pair_order(pair: int) -> tuple[Network, Network]:
 def half_width(blocks: Sequence[BlockRecord]) -> float:
     """Half the 95 % interval of ln(int8 / float) over complete pairs; infinite below two pairs."""
     ratio = speedup(blocks)
-    return math.inf if ratio is None or ratio.half_width_ln is None else ratio.half_width_ln
+    if ratio is None or ratio.interval is None:
+        return math.inf
+    return math.log(ratio.interval.high / ratio.interval.low) / 2
 
 
 @dataclass(frozen=True, slots=True)

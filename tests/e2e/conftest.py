@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.whole_run import Agent, Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Iterator[Callable[..., Agent]]:
+    started: list[Agent] = []
+
+    def start(name: str = "agent", port: int = 0) -> Agent:
+        agent = Agent(tmp_path / name, port)
+        started.append(agent)
+        return agent
+
+    yield start
+    for agent in started:
+        agent.close()

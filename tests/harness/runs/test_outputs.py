@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from harness.judge.figure import Network, Source
+from harness.runs.outputs import OutputStore
+from harness.runs.record import TargetRecord
+from harness.store import open_store
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> OutputStore:
+    store = open_store(str(tmp_path / "q.db"))
+    store.create_run("run", job_name="x", started="2026", out=tmp_path, model_digest="0" * 64, request={})
+    store.save_target("run", TargetRecord("a", "generic", "cpu", "local", Source.MEASURED, "pending"))
+    return OutputStore(store, "run", "a", tmp_path)
+
+
+def test_outputs_come_back_bit_for_bit_whatever_their_names(outputs: OutputStore) -> None:
+    rng = np.random.default_rng(0)
+    values = {
+        "file": rng.standard_normal((3, 4)).astype(np.float32),
+        "a/b:0": np.array([[np.nan], [np.inf], [-0.0]], dtype=np.float64),
+        "": rng.integers(-128, 127, (3, 2, 2), dtype=np.int8),
+    }
+    outputs.add(Network.FLOAT, 0, values)
+    (back,) = outputs.read(Network.FLOAT, [0])
+    assert list(back) == list(values)
+    for name, array in values.items():
+        assert back[name].dtype == array.dtype
+        assert back[name].tobytes() == array.tobytes()
+
+
+def test_an_altered_or_missing_chunk_is_not_done(outputs: OutputStore, tmp_path: Path) -> None:
+    for chunk in range(3):
+        outputs.add(Network.FLOAT, chunk, {"y": np.full((2, 2), chunk, dtype=np.float32)})
+    files = sorted(path for path in (tmp_path / "outputs").rglob("*.npz"))
+    assert len(files) == 3
+    content = bytearray(files[1].read_bytes())
+    content[-30] ^= 1
+    files[1].write_bytes(content)
+    files[2].unlink()
+    assert outputs.done(Network.FLOAT) == {0}
+    with pytest.raises(UserError, match="quantrig resume run"):
+        list(outputs.read(Network.FLOAT, [0, 1]))
+
+
+def test_nothing_half_written_is_ever_noted(outputs: OutputStore, tmp_path: Path) -> None:
+    blocked = tmp_path / "outputs"
+    blocked.write_text("a file where the folder should be")
+    with pytest.raises(UserError, match="could not be written"):
+        outputs.add(Network.FLOAT, 0, {"y": np.zeros(1)})
+    assert outputs.done(Network.FLOAT) == set()
