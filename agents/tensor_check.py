@@ -50,6 +50,8 @@ MAX_TEXT_TENSOR_BYTES = 16 << 20
 
 def clean(name: str) -> str:
     """A name out of an untrusted file, fit for one line of a log: printable ASCII, at most 64 characters."""
+    if len(name) <= 64 and name.isascii() and name.isprintable() and "'" not in name:
+        return f"'{name}'"
     shown = "".join(letter if letter.isascii() and letter.isprintable() and letter != "'" else "?" for letter in name)
     return f"'{shown[:61] + '...' if len(shown) > 64 else shown}'"
 

@@ -31,12 +31,14 @@ _WIRE_VARINT, _WIRE_FIXED64, _WIRE_LENGTH, _WIRE_FIXED32 = 0, 1, 2, 5
 _WIRE_NAMES = {3: "a group", 4: "a group end", 6: "wire type 6", 7: "wire type 7"}
 
 
-class NetworkRefused(ValueError):  # noqa: N818 - the word the protocol and the documentation use
+class NetworkRefused(ValueError):
     """The bytes are not a network this agent runs: one line that names the thing and the remedy."""
 
 
 class Kind(Enum):
     """How a field travels."""
+
+    __hash__ = object.__hash__  # members are singletons; the inherited hash is Python code, and this is the inner loop
 
     VARINT = "varint"  # int32, int64, uint64, enum
     FIXED32 = "fixed32"  # float
@@ -177,7 +179,10 @@ class Reader:
         """Take in one field's value and return the offset after it."""
         name, kind = entry.name, entry.kind
         if wire == _WIRE_LENGTH:
-            length, position = self._varint(position, end, message.kind)
+            if position < end and (length := self._view[position]) < 0x80:
+                position += 1
+            else:
+                length, position = self._varint(position, end, message.kind)
             stop = position + length
             if length < 0 or stop > end:
                 raise self._garbled(f"field '{name}' runs past the end (a truncated file?)", message.kind, at)
@@ -194,7 +199,10 @@ class Reader:
             raise self._garbled(f"field '{name}' has the wrong wire type", message.kind, at)
         message.counts[name] = message.counts.get(name, 0) + 1
         if kind is Kind.VARINT:
-            value, position = self._varint(position, end, message.kind)
+            if position < end and (value := self._view[position]) < 0x80:
+                position += 1
+            else:
+                value, position = self._varint(position, end, message.kind)
             message.numbers.setdefault(name, []).append(value)
             return position
         position += 4 if kind is Kind.FIXED32 else 8
