@@ -3,7 +3,23 @@
 from __future__ import annotations
 
 from harness.quantize.calibrator import Calibration, calibrate
+from harness.quantize.inspection import Details, describe_own, details
+from harness.quantize.learnables import learnable_memory_bytes
+from harness.quantize.metrics_table import network_metrics
 from harness.quantize.preparation import prepare
 from harness.quantize.quantizer import QuantizedModel, quantize
+from harness.quantize.session import Quantizer
 
-__all__ = ["Calibration", "QuantizedModel", "calibrate", "prepare", "quantize"]
+__all__ = [
+    "Calibration",
+    "Details",
+    "QuantizedModel",
+    "Quantizer",
+    "calibrate",
+    "describe_own",
+    "details",
+    "learnable_memory_bytes",
+    "network_metrics",
+    "prepare",
+    "quantize",
+]

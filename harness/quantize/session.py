@@ -1,0 +1,218 @@
+"""`Quantizer`: the whole line for one network and one environment, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.data import Batch, DataSpec, InputSpec, Preprocess, network_inputs, stream_batches
+from harness.errors import UserError
+from harness.quantize.calibrator import Calibration, calibrate
+from harness.quantize.dynamic_range import DynamicRange, Scheme, of_stats, of_values
+from harness.quantize.graph import Graph, read_model, sha256_of
+from harness.quantize.learnables import learnables
+from harness.quantize.placement import Layers
+from harness.quantize.preparation import prepare_model
+from harness.quantize.quantizer import QuantizedModel, quantize
+from harness.quantize.rulebooks import rule_book
+from harness.quantize.rulebooks.rules import Sign
+from harness.quantize.session_file import load_session, save_session
+from harness.quantize.validation import MetricFunction, ValidationResult, validate
+
+
+class Quantizer:
+    """Calibrate, look, quantize, validate.
+
+    Example:
+        >>> q = Quantizer("net.onnx", environment="cpu")  # doctest: +SKIP
+        >>> ranges = q.calibrate("images/")  # doctest: +SKIP
+        >>> q.quantize("net.int8.onnx")  # doctest: +SKIP
+
+    Args:
+        model: a float ONNX network; never changed.
+        environment: gpu, cpu, fpga or host.
+
+    Raises:
+        UserError: the network is unreadable, or the environment unknown.
+    """
+
+    def __init__(self, model: str | Path, environment: str = "cpu") -> None:
+        rule_book(environment)
+        self.model = Path(model)
+        self.environment = environment
+        read_model(self.model)
+        self.digest = sha256_of(self.model)
+        self.calibration: Calibration | None = None
+        self.quantized: QuantizedModel | None = None
+
+    def calibrate(
+        self,
+        data: str | Path | DataSpec | Iterable[Any],
+        layers: Layers = "needed",
+        method: str = "auto",
+        preprocess: Preprocess | None = None,
+    ) -> pd.DataFrame:
+        """Observe ranges; a failure leaves the session as it was.
+
+        Args:
+            data: anything DATA names, or an iterable of `{input: array[N, …]}` (labels beside it are ignored).
+            layers: the tensors this environment needs, or the activations of all layers.
+            method: what is going to choose the scales; anything but minmax collects histograms too.
+            preprocess: of named image data.
+
+        Returns:
+            the calibration table.
+        """
+        self._unchanged()
+        batches = ({**batch.inputs} for batch in self._stream(data, preprocess))
+        calibration = calibrate(
+            self.model, batches, layers=layers, environment=self.environment, histograms=method != "minmax"
+        )
+        self.calibration = calibration
+        return calibration.table()
+
+    def ranges(self) -> pd.DataFrame:
+        """The calibration table again."""
+        return self._calibrated().table()
+
+    def histogram(self, layer: str, what: str = "Activations", scheme: Scheme = "MinMax") -> DynamicRange:
+        """Dynamic range of a layer's weights, bias or activations.
+
+        Args:
+            layer: its name, or an input's.
+            what: "Weights", "Bias" or "Activations"; the last needs a calibration that covers the layer.
+            scheme: how the window is chosen.
+
+        Raises:
+            UserError: no such layer, or it was not observed.
+        """
+        model = prepare_model(read_model(self.model), str(self.model)).model
+        graph = Graph(model)
+        # Outside `host` every rule book's integers are signed, or not powers of two.
+        unsigned = None if rule_book(self.environment).activation.sign is Sign.BY_RANGE else False
+        if what != "Activations":
+            found = [item for item in learnables(model) if item.layer == layer and item.parameter == what]
+            if not found:
+                msg = f"layer {layer!r} has no {what!r}; see the rows of the calibration table"
+                raise UserError(msg)
+            return of_values(graph.array(found[0].tensor), scheme, unsigned=False)
+        seen = self._calibrated().tensors
+        names = (
+            [layer] if layer in graph.inputs else [n for node in graph.nodes if node.name == layer for n in node.output]
+        )
+        if not names:
+            msg = f"the network has no layer {layer!r}; see the rows of the calibration table"
+            raise UserError(msg)
+        stats = next((seen[name] for name in names if name in seen), None)
+        if stats is None:
+            msg = f"layer {layer!r} was not observed; calibrate with layers='all'"
+            raise UserError(msg)
+        return of_stats(stats, scheme, unsigned=unsigned)
+
+    def quantize(
+        self,
+        out: str | Path,
+        exclude: Collection[str] = (),
+        method: str = "auto",
+        held_back: Sequence[Any] | None = None,
+    ) -> QuantizedModel:
+        """Write the int8 network.
+
+        Args:
+            out: a single ONNX file.
+            exclude: layers that stay float.
+            method: see `harness.quantize.quantize`.
+            held_back: batches to score choices on.
+        """
+        self._unchanged()
+        self.quantized = quantize(
+            self.model,
+            self._calibrated(),
+            environment=self.environment,
+            method=method,
+            exclude=exclude,
+            out=Path(out),
+            held_back=held_back,
+        )
+        return self.quantized
+
+    def validate(
+        self,
+        data: str | Path | DataSpec | Iterable[Any],
+        target: str | None = None,
+        metrics: Sequence[str | MetricFunction] | None = None,
+        preprocess: Preprocess | None = None,
+    ) -> ValidationResult:
+        """Float and int8 network side by side.
+
+        Args:
+            data: anything DATA names, or an iterable of (inputs, labels).
+            target: None: emulated on this machine. Boards are reached by `harness.run`, which measures time too.
+            metrics: names or functions of (outputs, labels).
+            preprocess: of named image data.
+
+        Raises:
+            UserError: nothing was quantized yet, a target is named, or the data are unusable.
+        """
+        if target is not None:
+            msg = f"target {target!r}: boards are measured by harness.run(job, targets=[…]); leave target=None here"
+            raise UserError(msg)
+        if self.quantized is None:
+            msg = "nothing to validate yet; call quantize() first"
+            raise UserError(msg)
+        pairs = (_labelled(batch) for batch in self._stream(data, preprocess))
+        return validate(self.model, self.quantized, pairs, metrics)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the session: network by path and digest, calibration in full."""
+        save_session(Path(path), self.model.absolute(), self.digest, self.environment, self.calibration)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | Path, model: str | Path | None = None) -> Quantizer:
+        """Read a session.
+
+        Args:
+            path: what `save` wrote.
+            model: where the network is now, when it has moved.
+
+        Raises:
+            UserError: not a session, or the network is gone or changed.
+        """
+        content, calibration = load_session(Path(path))
+        quantizer = cls(model or content.model, content.environment)
+        if quantizer.digest != content.digest:
+            msg = f"{quantizer.model}: changed since the session was saved; give that network with model=…"
+            raise UserError(msg)
+        quantizer.calibration = calibration
+        return quantizer
+
+    def _calibrated(self) -> Calibration:
+        if self.calibration is None:
+            msg = "not calibrated yet; call calibrate(data) first"
+            raise UserError(msg)
+        return self.calibration
+
+    def _unchanged(self) -> None:
+        if sha256_of(self.model) != self.digest:
+            msg = f"{self.model}: changed on disk since this session began; open a new Quantizer"
+            raise UserError(msg)
+
+    def _stream(self, data: str | Path | DataSpec | Iterable[Any], preprocess: Preprocess | None) -> Iterator[Batch]:
+        return stream_batches(data, self._inputs(), preprocess=preprocess)
+
+    def _inputs(self) -> tuple[InputSpec, ...]:
+        return network_inputs(self.model)
+
+
+def _labelled(batch: Batch) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
+    real = batch.real
+    inputs = {
+        name: np.asarray(value)[:real] if np.ndim(value) else np.asarray(value) for name, value in batch.inputs.items()
+    }
+    return inputs, batch.labels

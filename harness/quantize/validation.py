@@ -1,0 +1,150 @@
+"""Float and int8 network side by side on this machine: the emulated form of `validate`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.errors import UserError
+from harness.quantize.feed import Batch, input_specs, passes
+from harness.quantize.graph import Graph, read_model
+from harness.quantize.learnables import learnable_memory_bytes
+from harness.quantize.lift import separate_constants
+from harness.quantize.quantizer import QuantizedModel
+from harness.quantize.runtime import open_session, run_session, sqnr_db, with_outputs
+from harness.quantize.score import scored_tensors
+
+#: (outputs of the network [N, …], labels [N]) → figure.
+MetricFunction = Callable[[NDArray[Any], NDArray[Any]], float]
+FLOAT, INT8 = "Floating-Point", "Quantized"
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationResult:
+    """The published result of `validate`.
+
+    Args:
+        NumSamples: how many samples.
+        MetricResults: columns Metric, NetworkImplementation, MetricOutput; two rows a metric.
+        Statistics: columns NetworkImplementation, FramesPerSecond (empty: not measured), LearnableParameterMemory(bytes).
+        sqnr_db: of the scores, before a final softmax.
+        top1_agreement: share of samples on which both networks pick the same class; None without class scores.
+    """
+
+    NumSamples: int
+    MetricResults: pd.DataFrame
+    Statistics: pd.DataFrame
+    sqnr_db: float
+    top1_agreement: float | None
+
+
+def top_k(k: int) -> MetricFunction:
+    """Share of samples whose label is among the k highest scores."""
+
+    def accuracy(outputs: NDArray[Any], labels: NDArray[Any]) -> float:
+        scores = outputs.reshape(len(outputs), -1)
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return float((best == labels.reshape(-1, 1)).any(axis=1).mean())
+
+    return accuracy
+
+
+METRICS: Mapping[str, MetricFunction] = {"accuracy_top1": top_k(1), "accuracy_top5": top_k(5)}
+
+
+def validate(
+    float_model: Path,
+    quantized: QuantizedModel,
+    data: Iterable[tuple[Batch, NDArray[Any] | None]],
+    metrics: Sequence[str | MetricFunction] | None = None,
+) -> ValidationResult:
+    """Run both networks over labelled data through ONNX Runtime on this machine.
+
+    Args:
+        float_model: the float network.
+        quantized: its int8 form.
+        data: stream of (inputs, labels or None).
+        metrics: names (accuracy_top1, accuracy_top5) or functions; None: accuracy_top1 where there are labels.
+
+    Raises:
+        UserError: no data, an unknown metric, or a metric without labels.
+    """
+    both = [read_model(Path(float_model)), read_model(quantized.path)]
+    separate_constants(both[0])
+    graph = Graph(both[0])
+    specs = input_specs(graph)
+    # Of the float file as it is: names of inner tensors survive in the int8 one only where nothing folded.
+    known = set(Graph(both[1]).producer)
+    scored = tuple(name for name in scored_tensors(graph) if name in known) or tuple(graph.outputs)
+    shown = tuple(dict.fromkeys((graph.outputs[0], *scored)))
+    sessions = [
+        open_session(with_outputs(model, shown, only=True), what, disabled_optimizers=disabled)
+        for model, what, disabled in (
+            (both[0], str(float_model), ()),
+            (both[1], str(quantized.path), quantized.disabled_optimizers),
+        )
+    ]
+    outputs: tuple[list[list[NDArray[Any]]], ...] = ([], [])
+    labels: list[NDArray[Any]] = []
+    samples = 0
+    for batch, given in data:
+        for inputs, count in passes([batch], specs, "validation data"):
+            for collected, session in zip(outputs, sessions, strict=True):
+                collected.append([value[:count] for value in run_session(session, inputs, "validation data", shown)])
+            samples += count
+        if given is not None:
+            labels.append(np.asarray(given).reshape(-1))
+    if not samples:
+        msg = "validation data: no sample; give at least one"
+        raise UserError(msg)
+    stacked = [[np.concatenate(parts) for parts in zip(*runs, strict=True)] for runs in outputs]
+    truth = np.concatenate(labels) if labels else None
+    reference, other = (np.concatenate([v.reshape(-1) for v in values[-len(scored) :]]) for values in stacked)
+    return ValidationResult(
+        samples,
+        _metric_table(stacked[0][0], stacked[1][0], truth, metrics),
+        _statistics(Path(float_model), quantized.path),
+        sqnr_db(reference, other),
+        _agreement(stacked[0][0], stacked[1][0]),
+    )
+
+
+def _metric_table(
+    first: NDArray[Any],
+    second: NDArray[Any],
+    labels: NDArray[Any] | None,
+    metrics: Sequence[str | MetricFunction] | None,
+) -> pd.DataFrame:
+    chosen = metrics if metrics is not None else (["accuracy_top1"] if labels is not None else [])
+    rows = []
+    for metric in chosen:
+        if isinstance(metric, str) and metric not in METRICS:
+            msg = f"metric {metric!r} is unknown; choose one of {', '.join(METRICS)}, or give a function"
+            raise UserError(msg)
+        if labels is None or len(labels) != len(first):
+            msg = "metrics need one label per sample; give (inputs, labels) pairs"
+            raise UserError(msg)
+        function = METRICS[metric] if isinstance(metric, str) else metric
+        name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
+        rows += [(name, FLOAT, function(first, labels)), (name, INT8, function(second, labels))]
+    return pd.DataFrame(rows, columns=["Metric", "NetworkImplementation", "MetricOutput"])
+
+
+def _statistics(first: Path, second: Path) -> pd.DataFrame:
+    rows = [(FLOAT, None, learnable_memory_bytes(first)), (INT8, None, learnable_memory_bytes(second))]
+    return pd.DataFrame(
+        rows, columns=["NetworkImplementation", "FramesPerSecond", "LearnableParameterMemory(bytes)"]
+    ).astype({"FramesPerSecond": "Float64"})
+
+
+def _agreement(first: NDArray[Any], second: NDArray[Any]) -> float | None:
+    flat, other = first.reshape(len(first), -1), second.reshape(len(second), -1)
+    if flat.shape[1] < 2:  # noqa: PLR2004  # one number per sample picks no class
+        return None
+    return float((flat.argmax(axis=1) == other.argmax(axis=1)).mean())
