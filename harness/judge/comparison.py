@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def status(self) -> str:
-        """ "done", or why there are no figures."""
+        """The word `done`, or why there are no figures."""
         return self.target.status
 
     def figure(self, metric: str, network: Network | str = Network.RATIO) -> Figure | None:

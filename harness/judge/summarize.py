@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 EMULATED_TIME_NOTE = "an emulated board has no time; see the performance model"
-EMULATED_DEVICE_NOTE = "of the stand-in, not of the board"
+EMULATED_DEVICE_NOTE = "an emulated board has no such reading; the stand-in's own would mislead"
 DTYPE_NOTE = "counted from the dtypes of weights and biases, not from file size"
 NO_TELEMETRY_NOTE = "the board's telemetry does not carry it"
 NO_BITSTREAM_NOTE = "no bitstream was loaded; see the performance model"
@@ -197,7 +197,7 @@ def _network_rows(context: TargetContext, network: Network, timing: NetworkTimin
     ]
     for metric, p in _PERCENTILES:
         estimate = timing.percentile(p)
-        counted = f"{estimate.iterations} iterations in {timing.blocks} blocks"
+        counted = f"{estimate.iterations:,} iterations in {timing.blocks} blocks"
         if estimate.value_ms is None:
             why = f"{counted} cannot carry p{round(100 * p)}"
         elif estimate.interval is None:

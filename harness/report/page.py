@@ -1,0 +1,203 @@
+"""report.html: the whole run on one page. One file, no script, nothing asked of another host."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from harness._version import __version__
+from harness.judge.figure import Figure, Network, Source
+from harness.report import text
+from harness.report.charts import Chart, accuracy_chart, latency_chart
+from harness.report.table import (
+    comparison_rows,
+    headline_metric,
+    metric_title,
+    notes_under_table,
+    outcome,
+    target_notes,
+)
+from harness.report.table import figure_index as index_of
+from harness.runs.record import Loading, RunRecord, Shipment, TargetRecord
+
+#: Only these leave blocks worth a plot (a refused block may hold anything).
+_STATUS_WITH_PLOT = ("done", "throttled")
+
+
+@dataclass(frozen=True, slots=True)
+class FigureRow:
+    """One metric of one target: the two networks beside each other, or a row that compares them."""
+
+    metric: str
+    cells: tuple[tuple[str, str], ...]  # (value, interval)
+    n: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class TargetView:
+    """One target's section."""
+
+    number: int
+    record: TargetRecord
+    status: str
+    notes: tuple[str, ...]
+    networks: tuple[FigureRow, ...]
+    ratios: tuple[FigureRow, ...]
+    unknown: tuple[tuple[str, str], ...]  # (metrics, reason)
+    kept_float: tuple[tuple[str, tuple[str, ...]], ...]  # (reason, layers)
+    loadings: tuple[tuple[str, ...], ...]
+    shipments: tuple[tuple[str, ...], ...]
+    chart: Chart | None
+    facts: tuple[tuple[str, str], ...]
+
+
+def report_html(record: RunRecord) -> str:
+    """The page's content. It depends on nothing but the record (and the version of quantrig that wrote it)."""
+    views = [_target_view(record, target, number) for number, target in enumerate(record.targets, start=1)]
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            record=record,
+            outcome=outcome(record),
+            all_done=all(target.status == "done" for target in record.targets),
+            metric=metric_title(headline_metric(record)),
+            rows=comparison_rows(record),
+            notes=notes_under_table(record),
+            emulated=[target.name for target in record.targets if target.source is Source.EMULATED],
+            accuracy=accuracy_chart(record),
+            targets=views,
+            started=text.instant(record.started),
+            elapsed=text.elapsed(record.started, record.finished),
+            host_facts=tuple(flatten(record.host)),
+            job_json=json.dumps(record.job, indent=2, ensure_ascii=False, default=str).splitlines(),
+            version=__version__,
+            missing=text.MISSING,
+        )
+    )
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("harness.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_printable,
+    )
+
+
+def _printable(value: object) -> object:
+    """Every text that a template prints goes through `plain`; our own markup (the drawings) is already safe."""
+    return text.plain(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _target_view(record: RunRecord, target: TargetRecord, number: int) -> TargetView:
+    own = [figure for figure in record.figures if figure.target == target.name]
+    plotted = target.source is Source.MEASURED and target.status in _STATUS_WITH_PLOT
+    return TargetView(
+        number=number,
+        record=target,
+        status=target.status if target.error is None else f"{target.status}: {target.error}",
+        notes=tuple(note for note in target_notes(target, index_of(own)) if not note.startswith(target.status)),
+        networks=tuple(_network_rows(own)),
+        ratios=tuple(
+            FigureRow(f.metric, (_cell(f),), "" if f.n is None else f"{f.n:,}", f.note)
+            for f in own
+            if f.network is Network.RATIO and f.value is not None
+        ),
+        unknown=_unknown(own),
+        kept_float=_by_reason(target),
+        loadings=tuple(_loading_cells(item) for item in target.loadings),
+        shipments=tuple(_shipment_cells(item) for item in target.shipments),
+        chart=latency_chart(target, number) if plotted else None,
+        facts=tuple(flatten(target.description or {})),
+    )
+
+
+def _network_rows(figures: Sequence[Figure]) -> Iterator[FigureRow]:
+    both = {(f.network, f.metric): f for f in figures if f.network is not Network.RATIO and f.value is not None}
+    for metric in dict.fromkeys(metric for _, metric in both):
+        pair = [both.get((network, metric)) for network in (Network.FLOAT, Network.QUANTIZED)]
+        known = [figure for figure in pair if figure is not None]
+        counts = dict.fromkeys("" if figure.n is None else f"{figure.n:,}" for figure in known)
+        notes = dict.fromkeys(part for figure in known for part in figure.note.split("; ") if part)
+        cells = tuple((text.MISSING, "") if figure is None else _cell(figure) for figure in pair)
+        yield FigureRow(metric, cells, " / ".join(counts), "; ".join(notes))
+
+
+def _cell(figure: Figure) -> tuple[str, str]:
+    return (
+        text.value_text(figure.value, figure.unit, figure.metric),
+        text.interval_text(figure.ci_low, figure.ci_high, figure.unit, figure.metric),
+    )
+
+
+def _unknown(figures: Sequence[Figure]) -> tuple[tuple[str, str], ...]:
+    """Metrics without a value, gathered by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for figure in figures:
+        if figure.value is None:
+            metrics = by_reason.setdefault(figure.note or "no reason given", [])
+            if figure.metric not in metrics:
+                metrics.append(figure.metric)
+    return tuple((", ".join(metrics), reason) for reason, metrics in by_reason.items())
+
+
+def _by_reason(target: TargetRecord) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    layers: dict[str, list[str]] = {}
+    for layer, reason in target.quantized.kept_float if target.quantized else ():
+        layers.setdefault(reason, []).append(layer)
+    return tuple((reason, tuple(names)) for reason, names in layers.items())
+
+
+def _loading_cells(item: Loading) -> tuple[str, ...]:
+    def ms(value: float | None) -> str:
+        return text.MISSING if value is None else text.significant(value)
+
+    if item.warm_up_iterations is None:
+        warm_up = text.MISSING
+    else:
+        steady = "" if item.steady is None else ", steady" if item.steady else ", not steady"
+        seconds = "" if item.warm_up_s is None else f" in {text.significant(item.warm_up_s)} s"
+        warm_up = f"{item.warm_up_iterations:,} iterations{seconds}{steady}"
+    return (
+        item.network.value,
+        "already loaded, skipped" if item.already_loaded else "loaded",
+        ms(item.start_ms),
+        ms(item.check_ms),
+        ms(item.load_ms),
+        ms(item.compile_ms),
+        ms(item.first_ms),
+        warm_up,
+        f"{item.runtime} {item.runtime_version} {', '.join(item.providers)}".strip(),
+    )
+
+
+def _shipment_cells(item: Shipment) -> tuple[str, ...]:
+    how = "already on the board, skipped" if item.skipped else f"{item.sent_bytes:,} bytes sent"
+    return item.network.value, f"{item.size_bytes:,} bytes", how, item.digest
+
+
+def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested plain JSON as (dotted name, text); an unknown value is a dash, an empty list or text is left out."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{name}.")
+        elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+            for number, item in enumerate(value, start=1):
+                yield from flatten(item if isinstance(item, Mapping) else {"value": item}, f"{name}.{number}.")
+        elif isinstance(value, list | tuple):
+            if value:
+                yield name, ", ".join(str(item) for item in value)
+        elif value is None:
+            yield name, text.MISSING
+        elif value != "":
+            yield name, ("yes" if value else "no") if isinstance(value, bool) else str(value)

@@ -1,0 +1,83 @@
+"""Write a run's folder: five files, each complete or absent, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import UserError
+from harness.report.csvfile import comparison_csv
+from harness.report.junit import junit_xml
+from harness.report.markdown import comparison_md
+from harness.report.page import report_html
+from harness.report.runjson import dump
+from harness.report.terminal import render_terminal
+from harness.runs.record import RunRecord
+
+__all__ = ["Published", "publish", "render_terminal"]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Where the files of a run are."""
+
+    folder: Path
+    comparison_csv: Path
+    comparison_md: Path
+    report_html: Path
+    run_json: Path
+    junit_xml: Path
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All five."""
+        return self.comparison_csv, self.comparison_md, self.report_html, self.run_json, self.junit_xml
+
+
+def publish(record: RunRecord, out: Path) -> Published:
+    """Write comparison.csv, comparison.md, report.html, run.json and junit.xml into `out`, replacing older ones.
+
+    Every file is built before the first is written, and each replaces its predecessor in one step.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    published = Published(
+        out,
+        out / "comparison.csv",
+        out / "comparison.md",
+        out / "report.html",
+        out / "run.json",
+        out / "junit.xml",
+    )
+    contents = (comparison_csv(record), comparison_md(record), report_html(record), dump(record), junit_xml(record))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for path, content in zip(published.paths, contents, strict=True):
+            _replace(path, content)
+    except OSError as error:
+        msg = f"{out}: the report cannot be written there ({error.strerror or error}): choose another --out"
+        raise UserError(msg) from error
+    return published
+
+
+def _replace(path: Path, content: str) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(content)
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private; a report is to be read
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
