@@ -12,7 +12,7 @@ from typing import cast
 import numpy as np
 
 from harness.data.batch import Array, Batch, Labels
-from harness.data.images import ImagePipeline
+from harness.data.images import ImagePipeline, check_dtype
 from harness.data.inputs import InputSpec, shape_text
 from harness.data.preprocess import Preprocess
 from harness.data.tensors import as_dtype, require_finite
@@ -44,6 +44,7 @@ class ArrayFitter:
         self.inputs = tuple(inputs)
         self.preprocess = preprocess
         self.source = source
+        check_dtype(preprocess, inputs[0])
         self._pipeline = None if preprocess.elementwise else ImagePipeline(preprocess, inputs[0])
 
     def match(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -219,9 +220,10 @@ def load_npz(path: Path) -> tuple[dict[str, Array], Array | None]:
         UserError: not an .npz, damaged, empty, or with object arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: a single array, not an .npz; save it with numpy.savez")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise UserError(f"{path}: a single array, not an .npz; save it with numpy.savez")
+        with archive:
             arrays = {name: archive[name] for name in archive.files}
     except ValueError as error:
         if "pickle" in str(error).lower() or "object" in str(error).lower():

@@ -44,8 +44,7 @@ class ImagePipeline:
                 f"input '{spec.name}' is {spec.describe()}, which is no image [N,C,H,W] or [N,H,W,C]; "
                 "give its data as .npz or module:function"
             )
-        if preprocess.dtype is not None and preprocess.dtype != spec.dtype:
-            raise UserError(f"preprocess.dtype: {preprocess.dtype}, but input '{spec.name}' is {spec.dtype}; remove it")
+        check_dtype(preprocess, spec)
         self.layout = _layout(preprocess.layout, spec)
         self.height, self.width, count = _sizes(self.layout, spec)
         self.channels = _channels(preprocess.channels, count, spec)
@@ -128,6 +127,12 @@ class ImagePipeline:
         require_finite(x, names, self.spec.name)
         x = x.transpose(0, 3, 1, 2) if self.layout == "NCHW" else x
         return np.ascontiguousarray(as_dtype(x, self.spec.numpy_dtype, names, self.spec.name))
+
+
+def check_dtype(preprocess: Preprocess, spec: InputSpec) -> None:
+    """Refuse a stated dtype that is not the network's."""
+    if preprocess.dtype not in {None, spec.dtype}:
+        raise UserError(f"preprocess.dtype: {preprocess.dtype}, but input '{spec.name}' is {spec.dtype}; remove it")
 
 
 def _target_size(size: tuple[int, int], resize: int | tuple[int, int]) -> tuple[int, int]:

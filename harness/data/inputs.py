@@ -98,8 +98,9 @@ def _graph_inputs(model: Path) -> list[onnx.ValueInfoProto]:
     known = {tensor.name for tensor in proto.graph.initializer}
     known |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
     inputs = [value for value in proto.graph.input if value.name not in known]
-    if not proto.graph.node or not inputs:
-        raise UserError(f"{model}: holds no network (no nodes or no inputs): truncated or not ONNX; export it again")
+    if not proto.graph.node or not inputs or not proto.opset_import:
+        lacks = "nodes" if not proto.graph.node else "inputs" if not inputs else "operator set"
+        raise UserError(f"{model}: holds no network (it has no {lacks}): truncated or not ONNX; export it again")
     return inputs
 
 
