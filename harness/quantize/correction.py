@@ -1,6 +1,6 @@
 """Analytic bias correction: take out the mean error that rounded weights add to each output channel.
 
-E[(Ŵ − W)·x] = (Ŵ − W)·E[x] needs only the mean of each input channel (Nagel et al., 'Data-free quantization
+E[(Ŵ - W)·x] = (Ŵ - W)·E[x] needs only the mean of each input channel (Nagel et al., 'Data-free quantization
 through weight equalization and bias correction', 2019, section 4.2; there E[x] comes from batch norm).
 """
 
@@ -39,7 +39,7 @@ def bias_corrections(
         smallest = None
         group = plan.group_of.get(unit.data[0].tensor)
         if plan.rules.bias is Bias.INT32 and unit.bias is not None and group is not None:
-            bias = graph.array(unit.bias.tensor).astype(np.float64)
+            bias = graph.array(unit.bias.tensor).astype(np.float64).reshape(-1)
             smallest = smallest_scales(bias, float(scales[group].scale))
         quantized = quantize_weights(weight, unit.channel_axis, plan.rules, method, smallest)
         error = weight.astype(np.float64) - quantized.dequantized()
@@ -66,7 +66,8 @@ def _mean_output(
         per_group = mean.reshape(groups, -1)
         if per_group.shape[1] != taps.shape[1]:
             return None
-        return np.einsum("goi,gi->go", taps.reshape(groups, -1, taps.shape[1]), per_group).reshape(-1)
+        summed: NDArray[np.float64] = np.einsum("goi,gi->go", taps.reshape(groups, -1, taps.shape[1]), per_group)
+        return summed.reshape(-1)
     if unit.op_type == "Gemm":
         matrix = error if attribute(node, "transB", 0) else error.T
         return matrix @ mean if matrix.shape[1] == mean.size and not attribute(node, "transA", 0) else None

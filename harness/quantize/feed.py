@@ -85,8 +85,8 @@ def _check_shape(value: NDArray[Any], spec: InputSpec, what: str) -> None:
         want is None or want == have for want, have in list(zip(spec.shape, value.shape, strict=False))[1:]
     )
     if not fits:
-        wanted = "×".join("N" if size is None or axis == 0 else str(size) for axis, size in enumerate(spec.shape))
-        given = "×".join(map(str, value.shape)) or "a scalar"
+        wanted = "x".join("N" if size is None or axis == 0 else str(size) for axis, size in enumerate(spec.shape))
+        given = "x".join(map(str, value.shape)) or "a scalar"
         msg = f"{what}: input {spec.name!r} is {given}, the network takes {wanted}; check layout and preprocessing"
         raise UserError(msg)
 

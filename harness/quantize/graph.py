@@ -70,7 +70,7 @@ def read_model(path: Path) -> ModelProto:
     return model
 
 
-def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
+def attribute(node: NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401  # its type is its name's
     """Value of a node's attribute as a plain Python object, `default` where it is absent."""
     for entry in node.attribute:
         if entry.name == name:

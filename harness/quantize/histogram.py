@@ -21,7 +21,7 @@ Counts = NDArray[np.int64]
 HALF_BINS = 1024
 #: Values are counted in pieces that stay in the processor's cache.
 _PIECE = 1 << 16
-#: Narrowest bin: 2^-140 × 1024 is still a normal float32.
+#: Narrowest bin: 2^-140 x 1024 is still a normal float32.
 _MIN_EXPONENT = -126
 #: Bits of a float32's sign and exponent, and the bias of the latter.
 _EXPONENT_BINS = 512
@@ -30,7 +30,7 @@ _EXPONENT_BIAS = 127
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of values in bins [k·2^e, (k+1)·2^e), k = −1024 … 1023.
+    """Counts of values in bins [k·2^e, (k+1)·2^e), k = -1024 … 1023.
 
     Args:
         exponent: e, the width's power of two; None while nothing but zeros was seen.
@@ -55,7 +55,7 @@ class Histogram:
     @property
     def edges(self) -> NDArray[np.float64]:
         """The 2049 bin edges."""
-        return np.arange(-HALF_BINS, HALF_BINS + 1) * self.width
+        return np.arange(-HALF_BINS, HALF_BINS + 1, dtype=np.float64) * self.width
 
     @property
     def total(self) -> int:
@@ -104,12 +104,12 @@ class Histogram:
 
 
 def needed_exponent(low: float, high: float) -> int | None:
-    """Smallest width exponent whose bins −1024 … 1023 hold [low, high]; None when both are zero."""
+    """Smallest width exponent whose bins -1024 … 1023 hold [low, high]; None when both are zero."""
     magnitude = max(abs(low), abs(high))
     if magnitude == 0:
         return None
     exponent = max(int(np.frexp(magnitude)[1]) - 10, _MIN_EXPONENT)
-    # frexp gives magnitude < 2^x, so floor(high/2^(x-10)) ≤ 1023, and −2^x itself is bin −1024.
+    # frexp gives magnitude < 2^x, so floor(high/2^(x-10)) ≤ 1023, and -2^x itself is bin -1024.
     if low < 0 and abs(low) >= high and np.frexp(magnitude)[0] == 0.5 and exponent > _MIN_EXPONENT:
         narrower = exponent - 1
         if np.floor(np.ldexp(high, -narrower)) < HALF_BINS:
@@ -173,7 +173,7 @@ class MsbHistogram:
             # Sign and exponent are the top nine bits of a float32: no logarithm, no rounding.
             counts += np.bincount(flat[start : start + _PIECE].view(np.uint32) >> 23, minlength=_EXPONENT_BINS)
         zeros = flat.size - int(np.count_nonzero(flat))
-        # A float32 with exponent 0 is zero or subnormal; only −0.0 could be counted as negative.
+        # A float32 with exponent 0 is zero or subnormal; only -0.0 could be counted as negative.
         negative_zeros = int(np.count_nonzero(np.signbit(flat[flat == 0]))) if counts[256] else 0
         counts[0] -= zeros - negative_zeros
         counts[256] -= negative_zeros
@@ -182,7 +182,7 @@ class MsbHistogram:
     def counts(self) -> dict[int, int]:
         """Bin t → how many values have their most significant bit there; empty bins left out, rising t.
 
-        Values below 2^-126 (subnormal) are given bin −127.
+        Values below 2^-126 (subnormal) are given bin -127.
         """
         both = self.positive + self.negative
         return {int(index) - _EXPONENT_BIAS: int(both[index]) for index in np.flatnonzero(both)}

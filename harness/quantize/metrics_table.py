@@ -65,7 +65,7 @@ def _table(path: Path) -> pd.DataFrame:
         count = sum(item.count for item in items)
         rows.append((node.name, node.op_type, count, operations, macs, memory, intensity))
     table = pd.DataFrame(rows, columns=list(METRIC_COLUMNS))
-    whole = {name: "Int64" for name in METRIC_COLUMNS[2:6]}
+    whole = dict.fromkeys(METRIC_COLUMNS[2:6], "Int64")
     return table.astype({**whole, "ArithmeticIntensity": "Float64"})
 
 
@@ -119,14 +119,15 @@ def _traffic_bytes(graph: Graph, node: NodeProto, items: list[Learnable]) -> int
     for name in (*node.input, *node.output):
         if not name or graph.is_constant(name) or name in held:
             continue
+        moved = name
         maker = graph.producer.get(name)
         if maker is not None and maker.op_type == "DequantizeLinear":
             if graph.is_constant(maker.input[0]):
                 continue
-            name = maker.input[0]  # what moves is the integer
-        elements = _elements(graph, name)
+            moved = maker.input[0]  # the integer
+        elements = _elements(graph, moved)
         if elements is None:
             return None
-        kind = graph.element_type(name) or TensorProto.FLOAT
+        kind = graph.element_type(moved) or TensorProto.FLOAT
         total += elements * int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).itemsize)
     return total

@@ -17,7 +17,7 @@ class TensorStats:
 
     Args:
         low: minimum, +inf when nothing was seen.
-        high: maximum, −inf when nothing was seen.
+        high: maximum, -inf when nothing was seen.
         count: how many values.
         histogram: distribution of values, None when not asked for.
         msb: distribution of most-significant bits, None when not asked for.

@@ -94,18 +94,17 @@ def check_quantizable(graph: Graph, exclude: Collection[str]) -> None:
 
 def _plan_outputs(graph: Graph, rules: RuleBook, units: list[Unit], reasons: dict[str, str]) -> Plan:
     units = _leave_the_end_float(graph, rules, units, reasons)
-    active = _active_units(graph, units, reasons)
-    float_out = {
-        unit.name for unit in active if unit.op_type in rules.float_at_the_end and not _read_by(graph, unit, active)
-    }
+    active = _active_units(units, reasons)
+    readers = _readers(active)
+    unread = {unit.name for unit in active if not _read_by(graph, unit, readers)}
     quantized = {port.tensor for unit in active for port in unit.data}
     for unit in active:
-        moves_to_the_end = unit.kind is Kind.PASS_THROUGH and not _read_by(graph, unit, active)
-        if unit.name not in float_out and not moves_to_the_end:
+        # At the end of the network, float readers take what a layer makes in float, where it can.
+        if unit.name not in unread or (unit.kind is not Kind.MOVES and unit.op_type not in rules.float_at_the_end):
             quantized.update(unit.outputs)
     groups = _Groups(quantized)
     for unit in active:
-        if unit.kind is Kind.PASS_THROUGH:
+        if unit.kind is Kind.MOVES:
             groups.join(unit.data[0].tensor, *unit.outputs)
         elif unit.kind is Kind.CONCAT and unit.output in quantized:
             # A tensor read by the concatenation alone is rounded once, to the result's scale.
@@ -120,7 +119,7 @@ def _plan_outputs(graph: Graph, rules: RuleBook, units: list[Unit], reasons: dic
         if name in made or use.node.name in members
     }
     observed: dict[str, list[str]] = {}
-    derived = {name for unit in active if unit.kind is Kind.PASS_THROUGH for name in unit.outputs} | {
+    derived = {name for unit in active if unit.kind is Kind.MOVES for name in unit.outputs} | {
         port.tensor
         for unit in active
         if unit.kind is Kind.CONCAT
@@ -146,34 +145,41 @@ def _plan_outputs(graph: Graph, rules: RuleBook, units: list[Unit], reasons: dic
 
 def _leave_the_end_float(graph: Graph, rules: RuleBook, units: list[Unit], reasons: dict[str, str]) -> list[Unit]:
     """Walk back from the outputs: what has no weights and feeds only float stays float itself."""
-    kept = list(units)
+    readers = _readers(units)
+    gone: set[str] = set()
     for unit in reversed(units):
-        if unit.kind in {Kind.WEIGHTED, Kind.PASS_THROUGH} or unit.op_type not in rules.float_at_the_end:
+        if unit.kind in {Kind.WEIGHTED, Kind.MOVES} or unit.op_type not in rules.float_at_the_end:
             continue
-        if not _read_by(graph, unit, kept):
-            kept.remove(unit)
+        if not _read_by(graph, unit, readers):
+            gone.add(unit.name)
+            for port in unit.data:
+                del readers[port.node, port.slot]
             reasons |= dict.fromkeys(unit.members, END_OF_NETWORK)
-    return kept
+    return [unit for unit in units if unit.name not in gone]
 
 
-def _read_by(graph: Graph, unit: Unit, units: list[Unit]) -> bool:
+def _read_by(graph: Graph, unit: Unit, readers: Mapping[tuple[str, int], Unit]) -> bool:
     """Whether an int8 layer reads this one's result, directly or through layers that only move values."""
-    owner = {member: other for other in units for member in other.members}
     pending = list(unit.outputs)
     while pending:
         for use in graph.uses[pending.pop()]:
-            reader = owner.get(use.node.name)
-            if reader is None or (use.node.name, use.slot) not in {(p.node, p.slot) for p in reader.data}:
+            reader = readers.get((use.node.name, use.slot))
+            if reader is None:
                 continue
-            if reader.kind is not Kind.PASS_THROUGH:
+            if reader.kind is not Kind.MOVES:
                 return True
             pending.extend(reader.outputs)
     return False
 
 
-def _active_units(graph: Graph, units: list[Unit], reasons: dict[str, str]) -> list[Unit]:
+def _readers(units: Collection[Unit]) -> dict[tuple[str, int], Unit]:
+    """Which layer each data input belongs to."""
+    return {(port.node, port.slot): unit for unit in units for port in unit.data}
+
+
+def _active_units(units: list[Unit], reasons: dict[str, str]) -> list[Unit]:
     """Drop movers that have no int8 layer before or after them."""
-    movers = {unit.name: unit for unit in units if unit.kind is Kind.PASS_THROUGH}
+    movers = {unit.name: unit for unit in units if unit.kind is Kind.MOVES}
     touched = {name for unit in units if unit.name not in movers for name in unit.outputs}
     touched |= {port.tensor for unit in units if unit.name not in movers for port in unit.data}
     alive: set[str] = set()
@@ -198,7 +204,7 @@ def _plan_inputs(graph: Graph, rules: RuleBook, units: list[Unit], reasons: dict
     ports: list[Port] = []
     movers: list[Unit] = []
     for unit in units:
-        if unit.kind is Kind.PASS_THROUGH:
+        if unit.kind is Kind.MOVES:
             movers.append(unit)
             continue
         if unit.kind is Kind.ELEMENTWISE:

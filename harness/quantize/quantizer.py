@@ -19,10 +19,9 @@ from harness.quantize.placement import Plan, make_plan
 from harness.quantize.preparation import prepare_model, write_model
 from harness.quantize.rewrite import Corrections, build
 from harness.quantize.rulebooks import rule_book
-from harness.quantize.rulebooks.rules import Bias, Placement, RuleBook
+from harness.quantize.rulebooks.rules import Bias
 from harness.quantize.scales import Affine, activation_scale, check_method
 from harness.quantize.score import Scorer
-from harness.quantize.units import Unit
 
 #: Key under which an int8 network carries how it was made.
 METADATA_KEY = "quantrig.quantization"
@@ -229,6 +228,3 @@ def _describe(
     }
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps(content, sort_keys=True)
-
-
-__all__ = ["METADATA_KEY", "Placement", "QuantizedModel", "RuleBook", "Unit", "quantize"]

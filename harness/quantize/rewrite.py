@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
-from harness.quantize.graph import Graph, drop_unused_initializers, set_initializer
+from harness.quantize.graph import Graph, drop_unused_initializers, names_read_inside, set_initializer, subgraphs
 from harness.quantize.observe import TensorStats
 from harness.quantize.placement import Plan
 from harness.quantize.rulebooks.rules import Bias, Placement
@@ -65,6 +67,7 @@ class _Builder:
         self.corrections = corrections
         self.nodes = {node.name: node for node in model.graph.node}
         self.new: list[NodeProto] = []
+        self.made = {name for unit in plan.units for name in unit.outputs}
         self.taken: set[str] = (
             set(self.graph.initializers) | set(self.graph.producer) | set(self.graph.inputs) | set(self.nodes)
         ) | self.graph.read_in_bodies
@@ -101,20 +104,21 @@ class _Builder:
             return
         # A layer without a bias gets one only where a correction asks for it.
         port = unit.bias or Port(unit.name, 2, self.name(f"{unit.name}.bias"))
+        shape = self.graph.array(port.tensor).shape if unit.bias is not None else bias.shape
         if rules.bias is Bias.INT32 and input_scale is not None:
             # A Gemm's bias is broadcast along rows: a scale per element is still a scale per output channel.
-            self._replace(port, quantize_bias_int32(bias, input_scale, quantized.scale), "bias")
+            self._replace(port, quantize_bias_int32(bias, input_scale, quantized.scale).reshaped(shape), "bias")
         elif rules.bias is Bias.INT8_POWER_OF_TWO:
-            self._replace(port, quantize_bias_int8(bias, rules), "bias")
+            self._replace(port, quantize_bias_int8(bias, rules).reshaped(shape), "bias")
         elif unit.name in self.corrections:
             name = self.name(f"{port.tensor}.corrected")
-            set_initializer(self.model, name, bias.astype(np.float32))
+            set_initializer(self.model, name, bias.astype(np.float32).reshape(shape))
             _connect(self.nodes[port.node], port.slot, name)
 
     def _bias(self, unit: Unit) -> NDArray[np.float64] | None:
         correction = self.corrections.get(unit.name)
         if unit.bias is not None:
-            bias = self.graph.array(unit.bias.tensor).astype(np.float64)
+            bias = self.graph.array(unit.bias.tensor).astype(np.float64).reshape(-1)
             return bias if correction is None else bias + correction
         return correction
 
@@ -141,7 +145,7 @@ class _Builder:
         set_initializer(self.model, stem, values)
         set_initializer(self.model, f"{stem}.scale", scale)
         set_initializer(self.model, f"{stem}.zero_point", np.full(scale.shape, zero_point, values.dtype))
-        attributes = {} if axis is None else {"axis": axis}
+        attributes: dict[str, Any] = {} if axis is None else {"axis": axis}
         out = f"{stem}.dequantized"
         self.new.append(
             onnx.helper.make_node(
@@ -161,9 +165,9 @@ class _Builder:
 
     def _pair(self, tensor: str, affine: Affine) -> None:
         source, result = tensor, self.name(f"{tensor}.dequantized")
-        is_output = tensor in self.graph.outputs and tensor in self.graph.producer
-        if is_output and self.plan.rules.placement is Placement.OUTPUTS:
-            # The network's output keeps its name and becomes the quantized value.
+        outside = tensor in self.graph.outputs or tensor in self.graph.read_in_bodies
+        if outside and tensor in self.made and self.plan.rules.placement is Placement.OUTPUTS:
+            # Readers outside this graph know the tensor by its name, which becomes the quantized value's.
             source, result = self.name(f"{tensor}.float"), tensor
             maker = self.graph.producer[tensor]
             maker.output[list(maker.output).index(tensor)] = source
@@ -211,8 +215,6 @@ def _connect(node: NodeProto, slot: int, tensor: str) -> None:
 
 def _sorted(nodes: list[NodeProto]) -> list[NodeProto]:
     """Nodes in topological order, otherwise in the order given (ONNX demands the former)."""
-    from harness.quantize.graph import names_read_inside, subgraphs
-
     maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
     waits: list[set[int]] = []
     for index, node in enumerate(nodes):
@@ -224,8 +226,6 @@ def _sorted(nodes: list[NodeProto]) -> list[NodeProto]:
     for index, before in enumerate(waits):
         for other in before:
             readers.setdefault(other, []).append(index)
-    import heapq
-
     ready = [index for index, before in enumerate(waits) if not before]
     heapq.heapify(ready)
     order: list[NodeProto] = []

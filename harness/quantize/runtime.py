@@ -108,7 +108,7 @@ def with_outputs(model: ModelProto, names: Sequence[str], *, only: bool = False)
 
 
 def sqnr_db(reference: NDArray[Any], other: NDArray[Any]) -> float:
-    """Signal to quantization-noise ratio, dB: 10·log10(Σ ref² / Σ (ref − other)²); infinite when equal."""
+    """Signal to quantization-noise ratio, dB: 10·log10(Σ ref² / Σ (ref - other)²); infinite when equal."""
     signal = float(np.sum(np.square(reference, dtype=np.float64)))
     noise = float(np.sum(np.square(reference.astype(np.float64) - other.astype(np.float64))))
     if noise == 0:

@@ -28,7 +28,7 @@ _MIN_SCALE = 2.0**-118
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """real = (q − zero_point) · scale, q clipped to [qmin, qmax].
+    """real = (q - zero_point) · scale, q clipped to [qmin, qmax].
 
     Args:
         scale: float32.
@@ -179,7 +179,7 @@ def _float32_scale(scale: float) -> float:
 
 
 def minmax_exponent(magnitude: float, bits: int) -> int:
-    """Smallest k with round(magnitude / 2^k) ≤ 2^bits − 1 (numerics.md, host 3); ties round away from zero.
+    """Smallest k with round(magnitude / 2^k) ≤ 2^bits - 1 (numerics.md, host 3); ties round away from zero.
 
     Args:
         magnitude: largest |x|; 0 gives 0.
@@ -196,20 +196,20 @@ def minmax_exponent(magnitude: float, bits: int) -> int:
 
 
 def fix_position(low: float, high: float) -> int:
-    """The DPU's fix position before its search: floor(log2(1 / max(low/−128.5, high/127.5))).
+    """The DPU's fix position before its search: floor(log2(1 / max(low/-128.5, high/127.5))).
 
-    Published in Vitis-AI at b2b227921; a position p is the scale 2^−p. A range without extent gives 0.
+    Published in Vitis-AI at b2b227921; a position p is the scale 2^-p. A range without extent gives 0.
     """
     extent = max(low / -128.5, high / 127.5)
     if extent <= 0:
         return 0
-    # floor(log2(1/e)) without a logarithm: e = m·2^x with 0.5 ≤ m < 1, so 1/e lies in (2^−x, 2^(1−x)].
+    # floor(log2(1/e)) without a logarithm: e = m·2^x with 0.5 ≤ m < 1, so 1/e lies in (2^-x, 2^(1-x)].
     mantissa, exponent = math.frexp(extent)
     return 1 - exponent if mantissa == 0.5 else -exponent
 
 
 def msb_window(msb: MsbHistogram, *, unsigned: bool) -> tuple[int, int]:
-    """The window [t, t−w+1] of bits that holds most values' most-significant bits (numerics.md, host 2–3).
+    """The window [t, t-w+1] of bits that holds most values' most-significant bits (numerics.md, host 2-3).
 
     Ties: fewest overflows, then smallest t.
 
@@ -218,7 +218,7 @@ def msb_window(msb: MsbHistogram, *, unsigned: bool) -> tuple[int, int]:
         unsigned: w = 8 magnitude bits instead of 7.
 
     Returns:
-        (highest bit t, lowest bit t − w + 1); the scale is 2 to the latter.
+        (highest bit t, lowest bit t - w + 1); the scale is 2 to the latter.
     """
     bits = 8 if unsigned else 7
     counts = msb.counts()

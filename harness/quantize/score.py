@@ -55,7 +55,7 @@ class Scorer:
         self._reference = self._run(graph.model, what, ())
 
     def score_db(self, model: ModelProto, rules: RuleBook) -> float:
-        """Mean SQNR over the scored tensors, dB; −inf when the candidate's output is not finite."""
+        """Mean SQNR over the scored tensors, dB; -inf when the candidate's output is not finite."""
         values = self._run(model, f"{rules.environment} network", ("WeightBiasQuantization",))
         scores = []
         for reference, other in zip(self._reference, values, strict=True):

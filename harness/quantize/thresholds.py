@@ -1,4 +1,4 @@
-"""Choosing how much of a tensor's range to give up: percentile, squared error, Kullback–Leibler divergence."""
+"""Choosing how much of a tensor's range to give up: percentile, squared error, Kullback-Leibler divergence."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _entropy_threshold(histogram: Histogram, magnitude: float, levels: int) -> f
     """|x| beyond which values are clipped, so that the quantized distribution is nearest to the clipped one.
 
     The procedure of Migacz, '8-bit inference with TensorRT' (GTC 2017): for each candidate threshold compare
-    the clipped distribution with its `levels`-level quantization by Kullback–Leibler divergence.
+    the clipped distribution with its `levels`-level quantization by Kullback-Leibler divergence.
     """
     folded = histogram.counts[HALF_BINS:].astype(np.float64)
     folded += histogram.counts[:HALF_BINS][::-1]

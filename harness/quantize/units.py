@@ -111,7 +111,7 @@ def _unit(graph: Graph, rules: RuleBook, node: NodeProto) -> Unit | str:
     constants = tuple(Port(node.name, slot, node.input[slot]) for slot in slots if graph.is_constant(node.input[slot]))
     if not data:
         return "all of its operands are constants"
-    if kind is Kind.PASS_THROUGH and node.op_type in {"MaxPool", "Dropout"}:
+    if kind is Kind.MOVES and node.op_type in {"MaxPool", "Dropout"}:
         outputs = outputs[:1]  # a second output holds indices or a mask
     bounds = clip_bounds(graph, node)
     if node.op_type == "Clip" and bounds is None:
@@ -172,7 +172,7 @@ def _matmul(graph: Graph, unit: Unit, second: Port) -> Unit | str:
 
 def _fuse(graph: Graph, rules: RuleBook, unit: Unit, exclude: Collection[str]) -> Unit:
     """Extend a layer by the bias and the activation function that follow it."""
-    if unit.kind is Kind.PASS_THROUGH or len(unit.outputs) != 1:
+    if unit.kind is Kind.MOVES or len(unit.outputs) != 1:
         return unit
     use = graph.sole_use(unit.output)
     if use is not None and unit.op_type == "MatMul" and unit.bias is None and use.node.name not in exclude:
@@ -197,9 +197,10 @@ def _bias_after(graph: Graph, unit: Unit, use: Use) -> Port | None:
     name = use.node.input[slot]
     if not graph.is_constant(name):
         return None
-    value = graph.array(name)
     channels = (graph.shape(unit.weight.tensor) or (0,))[-1]
-    if value.shape != (channels,):
+    shape = graph.shape(name) or ()
+    # [C], or [1, C] beside a result of at least that rank: anything else is no bias.
+    if shape not in {(channels,), (1, channels)}:
         return None
     return Port(use.node.name, slot, name)
 

@@ -32,7 +32,8 @@ class ValidationResult:
     Args:
         NumSamples: how many samples.
         MetricResults: columns Metric, NetworkImplementation, MetricOutput; two rows a metric.
-        Statistics: columns NetworkImplementation, FramesPerSecond (empty: not measured), LearnableParameterMemory(bytes).
+        Statistics: columns NetworkImplementation, FramesPerSecond (empty: not measured here),
+            LearnableParameterMemory(bytes).
         sqnr_db: of the scores, before a final softmax.
         top1_agreement: share of samples on which both networks pick the same class; None without class scores.
     """
@@ -145,6 +146,6 @@ def _statistics(first: Path, second: Path) -> pd.DataFrame:
 
 def _agreement(first: NDArray[Any], second: NDArray[Any]) -> float | None:
     flat, other = first.reshape(len(first), -1), second.reshape(len(second), -1)
-    if flat.shape[1] < 2:  # noqa: PLR2004  # one number per sample picks no class
+    if flat.shape[1] < 2:  # one number per sample picks no class
         return None
     return float((flat.argmax(axis=1) == other.argmax(axis=1)).mean())

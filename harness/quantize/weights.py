@@ -34,6 +34,10 @@ class QuantizedTensor:
     scale: NDArray[np.float32]
     axis: int | None
 
+    def reshaped(self, shape: tuple[int, ...]) -> QuantizedTensor:
+        """A vector in the shape its layer wants, [C] or [1, C]: channels stay last."""
+        return QuantizedTensor(self.values.reshape(shape), self.scale, None if self.axis is None else len(shape) - 1)
+
     def dequantized(self) -> NDArray[np.float64]:
         """Real values, float64."""
         if self.axis is None:
@@ -120,7 +124,7 @@ def smallest_scales(bias: NDArray[np.float64], input_scale: float) -> NDArray[np
 def quantize_bias_int32(
     bias: NDArray[np.float64], input_scale: float, weight_scale: NDArray[np.float32]
 ) -> QuantizedTensor:
-    """Bias in the accumulator's own steps: scale = input scale × weight scale."""
+    """Bias in the accumulator's own steps: scale = input scale x weight scale."""
     scale = (np.float32(input_scale) * weight_scale).astype(np.float32)
     values = np.rint(bias / scale.astype(np.float64))
     limits = np.iinfo(np.int32)

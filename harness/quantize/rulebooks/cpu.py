@@ -32,8 +32,8 @@ RULES = RuleBook(
         elementwise="Add Mul",
         pointwise="AveragePool GlobalAveragePool LeakyRelu Sigmoid HardSwish Relu Clip",
     ),
-    float_reasons=COMMON_FLOAT_REASONS
-    | {
+    float_reasons={
+        **COMMON_FLOAT_REASONS,
         "Tanh": "no int8 kernel in the runtime",
         "HardSigmoid": "no int8 kernel in the runtime",
     },

@@ -1,7 +1,7 @@
 """Rules of the `fpga` environment: AMD/Xilinx DPUCZDX8G, semantics as published (Vitis-AI at b2b227921).
 
 Everything is int8 per tensor with power-of-two scales ('fix positions'), biases included. The position is
-floor(log2(1 / max(min/−128.5, max/127.5))), or up to four finer when that lowers the squared error.
+floor(log2(1 / max(min/-128.5, max/127.5))), or up to four finer when that lowers the squared error.
 The Q/DQ file rounds activations half to even where the DPU rounds half up: hence its note.
 """
 
@@ -32,7 +32,7 @@ RULES = RuleBook(
         elementwise="Add Mul",
         pointwise="AveragePool GlobalAveragePool LeakyRelu Relu Clip Sigmoid HardSwish",
     ),
-    float_reasons=COMMON_FLOAT_REASONS | {"Tanh": "runs on the board's ARM cores"},
+    float_reasons={**COMMON_FLOAT_REASONS, "Tanh": "runs on the board's ARM cores"},
     fused=frozenset({"Relu", "Clip"}),
     # The DPU's memory holds int8 only: scores leave it as int8 too.
     float_at_the_end=frozenset(),

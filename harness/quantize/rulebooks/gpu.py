@@ -38,10 +38,10 @@ RULES = RuleBook(
         "Gemm": Kind.WEIGHTED,
         "MatMul": Kind.WEIGHTED,
         "Add": Kind.ELEMENTWISE,
-        "MaxPool": Kind.PASS_THROUGH,
+        "MaxPool": Kind.MOVES,
     },
-    float_reasons=COMMON_FLOAT_REASONS
-    | {
+    float_reasons={
+        **COMMON_FLOAT_REASONS,
         "AveragePool": _POOL,
         "GlobalAveragePool": _POOL,
         "Concat": "moves values only: TensorRT carries the type of its neighbours through it",

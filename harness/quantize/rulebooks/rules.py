@@ -30,7 +30,7 @@ class Bias(StrEnum):
     """How the bias of a convolution or fully connected layer is stored."""
 
     FLOAT = "float32"
-    INT32 = "int32"  # scale = input scale × weight scale: the accumulator's own
+    INT32 = "int32"  # scale = input scale x weight scale: the accumulator's own
     INT8_POWER_OF_TWO = "int8"  # a fix position of its own
 
 
@@ -48,7 +48,7 @@ class Kind(StrEnum):
     ELEMENTWISE = "elementwise"  # several operands on scales of their own
     CONCAT = "concat"  # several operands that may share the output's scale
     POINTWISE = "pointwise"  # one operand, values change: pooling by average, activation functions
-    PASS_THROUGH = "pass-through"  # values are moved or picked, never changed: output keeps the input's scale
+    MOVES = "moves"  # values are moved or picked, never changed: output keeps the input's scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ COMMON_FLOAT_REASONS: Mapping[str, str] = {
 
 def kinds_of(weighted: str, elementwise: str, pointwise: str) -> dict[str, Kind]:
     """Operator → kind from space-separated operator names; movers and Concat are the same everywhere."""
-    table = dict.fromkeys(MOVERS, Kind.PASS_THROUGH) | {"Concat": Kind.CONCAT}
+    table = dict.fromkeys(MOVERS, Kind.MOVES) | {"Concat": Kind.CONCAT}
     table |= dict.fromkeys(weighted.split(), Kind.WEIGHTED)
     table |= dict.fromkeys(elementwise.split(), Kind.ELEMENTWISE)
     table |= dict.fromkeys(pointwise.split(), Kind.POINTWISE)
