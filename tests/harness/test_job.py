@@ -183,3 +183,13 @@ def test_a_job_is_a_value(folder: Path) -> None:
     with pytest.raises(AttributeError):
         job.name = "other"  # type: ignore[misc]
     assert isinstance(job, Job)
+
+
+def test_the_reference_page_loads_and_names_every_field(folder: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/job-file.md").read_text()
+    assert load_job(write(folder, page.partition("```yaml\n")[2].partition("```")[0])).name == "squeezenet"
+    for section, prefix in (("", ""), ("data", "data."), ("preprocess", ""), ("quantize", "quantize.")):
+        wrong = "zzzzzz: 1" if not section else f"{section}: {{zzzzzz: 1}}"
+        fields = error_of(folder, f"model: m.onnx\n{wrong}").partition("known: ")[2].split(", ")
+        lacking = [name for name in fields if f"`{prefix}{name}`" not in page and f"`.{name}`" not in page]
+        assert lacking in ([], ["data"])  # `data` itself is the heading of its fields

@@ -153,3 +153,26 @@ def test_each_mistake_is_one_line_with_its_place(text: str, expected: str) -> No
         parse_lab(text, Path("t.yaml"))
     assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
+
+
+def test_an_installed_package_adds_a_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "odd_boards-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-boards\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[quantrig.agent.boards]\nodd-one = odd_boards:Odd\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = "targets: {a: {board: odd-one, environment: cpu, via: local}}"
+    assert parse_lab(text, Path("t.yaml")).targets["a"].board == "odd-one"
+    with pytest.raises(UserError, match=r"t.yaml:1: a: field 'environment' is missing; a odd-one has no usual one"):
+        parse_lab(text.replace("environment: cpu, ", ""), Path("t.yaml"))
+
+
+def test_the_reference_page_loads_and_names_every_field_and_board() -> None:
+    page = (Path(__file__).parents[3] / "docs/lab-file.md").read_text()
+    example = page.partition("```yaml\n")[2].partition("```")[0]
+    assert "rpi5-lab" in parse_lab(example, Path("t.yaml")).targets
+    with pytest.raises(UserError) as caught:
+        parse_lab("targets: {a: {board: generic, via: local, zzzzzz: 1}}", Path("t.yaml"))
+    fields = str(caught.value).partition("known: ")[2].split(", ")
+    assert len(fields) > 8
+    assert [name for name in [*fields, *BOARDS] if f"`{name}`" not in page] == []
