@@ -41,7 +41,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any], int, int, int]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c == "squeezenet" else c for c in CASES])
+@pytest.mark.parametrize("case", CASES)
 def test_accuracy_of_a_plain_loop(real: Path, tmp_path: Path, case: str) -> None:
     network, source, steps, offset, correct, count = CASES[case]
     model = real / f"models/{network}.onnx"
