@@ -73,7 +73,7 @@ class TargetContext:
             network=network,
             device=self.device,
             metric=metric,
-            value=value,
+            value=None if value is None else float(value),
             unit=unit,
             source=self.source,
             ci_low=interval[0] if interval else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class Published:
 def publish(record: RunRecord, out: Path) -> Published:
     """Write comparison.csv, comparison.md, report.html, run.json and junit.xml into `out`, replacing older ones.
 
-    Every file is built before the first is written, and each replaces its predecessor in one step.
+    Every file is built and written under another name before the first one replaces its predecessor.
 
     Raises:
         UserError: the folder cannot be written.
@@ -56,28 +56,24 @@ def publish(record: RunRecord, out: Path) -> Published:
     contents = (comparison_csv(record), comparison_md(record), report_html(record), dump(record), junit_xml(record))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for path, content in zip(published.paths, contents, strict=True):
-            _replace(path, content)
+        _replace_all(dict(zip(published.paths, contents, strict=True)))
     except OSError as error:
         msg = f"{out}: the report cannot be written there ({error.strerror or error}): choose another --out"
         raise UserError(msg) from error
     return published
 
 
-def _replace(path: Path, content: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+def _replace_all(contents: dict[Path, str]) -> None:
+    """Write every file beside its place, then move all into place: a full disk leaves the old ones as they were."""
+    mark = secrets.token_hex(4)
+    temporary = {path: path.with_name(f".{path.name}.{mark}") for path in contents}
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(content)
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes it private; a report is to be read
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    current = os.umask(0o077)
-    os.umask(current)
-    return current
+        for path, content in contents.items():
+            with temporary[path].open("x", encoding="utf-8", newline="") as file:
+                file.write(content)
+        for path in contents:
+            os.replace(temporary[path], path)
+    finally:
+        for leftover in temporary.values():
+            with contextlib.suppress(OSError):
+                leftover.unlink(missing_ok=True)

@@ -18,6 +18,10 @@ from harness.report.text import plain
 MARGIN = 4.0
 
 
+#: A spread or a value below this is taken for zero.
+_NOTHING = 1e-12
+
+
 @dataclass(frozen=True, slots=True)
 class Scale:
     """A linear scale from values to percentages of the drawing's width.
@@ -54,14 +58,15 @@ def nice_scale(values: Iterable[float], at_most: int = 6, bounds: tuple[float, f
         msg = "a scale needs a value"
         raise ValueError(msg)
     low, high = min(finite), max(finite)
-    if high - low <= 1e-9 * max(abs(low), abs(high)):
-        pad = abs(high) * 0.05 or 1.0
+    largest = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * largest, _NOTHING):
+        pad = 0.05 * largest if largest > _NOTHING else 1.0
         low, high = low - pad, high + pad
     step = _round_step((high - low) / max(1, at_most - 1))
     low = max(bounds[0], math.floor(low / step + 1e-9) * step)
     high = min(bounds[1], math.ceil(high / step - 1e-9) * step)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return Scale(low, high, tuple(round(i * step, 12) for i in range(first, last + 1)))
+    return Scale(low, high, tuple(float(f"{i * step:.12g}") for i in range(first, last + 1)))
 
 
 def _round_step(raw: float) -> float:
