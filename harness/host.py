@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from harness import __version__
+from harness._version import __version__
 
 #: CPU features that change the result or the speed of int8 arithmetic: VNNI (or ARM's dot product) accumulates U8·S8
 #: in 32 bits, AVX2 alone saturates pairs in 16 (`docs/design.md`, decision 11).

@@ -41,7 +41,8 @@ class Address:
         host: name or number; "" for a unix socket.
         port: 0 for a unix socket.
         path: of the unix socket, None otherwise.
-        tls: folder with ca.pem, host.pem and host-key.pem, None for a plain connection.
+        tls: folder with ca.pem, host.pem and host-key.pem, None for a plain connection. A unix socket is always plain:
+            the owner and mode of its file guard it.
     """
 
     target: str
@@ -58,7 +59,7 @@ class Address:
             UserError: not an address, or one beyond this machine without TLS.
         """
         if text.startswith("unix:"):
-            return cls(target, "", 0, Path(text.removeprefix("unix:")), tls)
+            return cls(target, "", 0, Path(text.removeprefix("unix:")), None)
         match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%a-z]+)\]|([A-Za-z0-9._-]+)):(\d{1,5})", text)
         if match is None or not 0 < int(match[3]) < 65536:
             raise UserError(f"{target}: {text!r} is not an address; write HOST:PORT or unix:PATH")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,7 @@ class Canary:
     """
 
     model: bytes
-    inputs: dict[str, npt.NDArray[np.generic]]
+    inputs: dict[str, npt.NDArray[Any]]
     exact: dict[str, Int64]
 
 
@@ -85,7 +86,7 @@ def _correlate(x: Int64, w: Int64) -> Int64:
     return np.asarray(np.einsum("chwij,mcij->mhw", windows, w)[None])
 
 
-def judge(seen: dict[str, npt.NDArray[np.generic]], reference: Canary) -> CanaryVerdict:
+def judge(seen: dict[str, npt.NDArray[Any]], reference: Canary) -> CanaryVerdict:
     """Compare what a board returned with the exact outputs.
 
     Where activations and weights are all extreme, every pair sum saturates, whichever terms a kernel pairs: those

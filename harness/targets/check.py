@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import __version__
+from harness._version import __version__
 from harness.errors import BoardError, UserError
 from harness.targets.canary import Canary, CanaryVerdict, canary, judge
 from harness.targets.client import AgentClient

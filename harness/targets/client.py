@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from agents.protocol import PROTOCOL_VERSION
 from agents.protocol import agent_pb2 as pb
 from agents.protocol.agent_pb2_grpc import AgentStub
-from harness import __version__
+from harness._version import __version__
 from harness.errors import Refused, TimedOut, Unreachable, UserError
 from harness.targets.calls import Calls
 from harness.targets.inference import infer as _infer

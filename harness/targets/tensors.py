@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from harness.errors import UserError
 from harness.targets.validate import DTYPES, MAX_TENSOR_BYTES, Checker, clean_text
 from harness.targets.values import TensorInfo
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 
 
 def check_inputs(target: str, batch: Mapping[str, Array], inputs: tuple[TensorInfo, ...]) -> None:

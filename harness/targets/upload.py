@@ -32,6 +32,7 @@ class _Chunks:
         self._path = path
         self._header = header
         self._progress = progress
+        self.offset = header.offset
         self.sent = 0
         self.error: BaseException | None = None
 
@@ -81,7 +82,8 @@ class Shipper:
             if held is None:
                 return Shipped(digest, size, sent, skipped=sent == 0)
             if held > size:
-                self._checker.fail(f"{held} bytes held of {path.name}, which has {size}")
+                self._forget(digest)  # what the board holds is not the beginning of this file
+                held = 0
             chunks = _Chunks(path, pb.UploadHeader(digest=digest, size_bytes=size, offset=held), progress)
             try:
                 self._send(chunks, digest, size - held, path.name)
@@ -89,10 +91,14 @@ class Shipper:
                 if not fresh_start_left:
                     raise Refused(
                         self._target,
-                        f"{path.name} arrived damaged twice ({loss.details}); the file changed since "
-                        "it was hashed, or the link or the board's disk is faulty: quantize again, check the board",
+                        f"{path.name} arrived damaged twice ({loss.details}); the file changed since it was hashed, "
+                        "or the link or the board's disk is faulty: quantize again, check the board",
                     ) from loss
                 fresh_start_left = False
+            except _Moved as moved:
+                resumes_left -= 1
+                if resumes_left < 0:
+                    raise moved.error from moved
             except Offline:
                 resumes_left -= 1
                 if resumes_left < 0 or not self._connects_again():
@@ -121,13 +127,22 @@ class Shipper:
             if chunks.error is not None:
                 raise chunks.error from None
             cause = error.__cause__
-            if isinstance(cause, grpc.RpcError) and cause.code() is grpc.StatusCode.DATA_LOSS:
+            code = cause.code() if isinstance(cause, grpc.RpcError) else None
+            if code is grpc.StatusCode.DATA_LOSS:
                 raise _DataLoss(error.message) from error
+            # The end of a cut upload may still have been on its way to the board's disk when we asked.
+            if code is grpc.StatusCode.INVALID_ARGUMENT and self._held(digest, name) != chunks.offset:
+                raise _Moved(error) from error
             raise
         if chunks.error is not None:
             raise chunks.error
         if reply.digest != digest:
             raise _DataLoss("the board computed another digest")
+
+    def _forget(self, digest: str) -> None:
+        call = self._stub.Remove.future(pb.RemoveRequest(digest=digest), timeout=CALL_TIMEOUT_S)
+        with self._calls.track(call, "removing an unfinished upload", timeout_s=CALL_TIMEOUT_S):
+            call.result()
 
     def _connects_again(self) -> bool:
         """Give a cut link a moment; an agent whose process has ended does not come back."""
@@ -148,3 +163,11 @@ class _DataLoss(Exception):
     def __init__(self, details: str) -> None:
         super().__init__(details)
         self.details = details
+
+
+class _Moved(Exception):
+    """The board holds more of the file by now than it said."""
+
+    def __init__(self, error: BoardError) -> None:
+        super().__init__(str(error))
+        self.error = error
