@@ -73,6 +73,7 @@ class Link:
         self.received = 0
         self.cuts = 0
         self._cut_at: int | None = None
+        self._flip_at: int | None = None
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -81,6 +82,18 @@ class Link:
         """Cut all connections when `count` more bytes went towards the agent; once."""
         with self._lock:
             self._cut_at = self.sent + count
+
+    def flip_after(self, count: int) -> None:
+        """Damage the byte that comes `count` bytes from now on its way to the agent; once."""
+        with self._lock:
+            self._flip_at = self.sent + count
+
+    def _damaged(self, data: bytes) -> bytes:
+        with self._lock:
+            if self._flip_at is None or not self.sent <= self._flip_at < self.sent + len(data):
+                return data
+            at, self._flip_at = self._flip_at - self.sent, None
+        return data[:at] + bytes([data[at] ^ 0xFF]) + data[at + 1 :]
 
     def _accept(self) -> None:
         while True:
@@ -97,7 +110,7 @@ class Link:
     def _pump(self, source: socket.socket, sink: socket.socket, towards_agent: bool) -> None:
         try:
             while data := source.recv(1 << 16):
-                sink.sendall(data)
+                sink.sendall(self._damaged(data) if towards_agent else data)
                 with self._lock:
                     if towards_agent:
                         self.sent += len(data)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import platform
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +28,7 @@ from harness.targets.lab import Target
 from harness.targets.spawn import spawned_agent
 
 MakeTarget = Callable[..., Target]
+QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
 
 
 def pairwise_saturated(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -63,6 +68,28 @@ def test_16_bit_pair_sums_are_recognized() -> None:
     assert (y != reference.exact["y"]).any()
     seen = {"y": y.astype(np.int32), "z": reference.exact["z"].astype(np.int32)}
     assert judge(seen, reference) is CanaryVerdict.SATURATES
+
+
+ON_ANOTHER_CPU = """
+import onnxruntime
+from harness.targets.canary import canary, judge
+reference = canary()
+for precise in ("0", "1"):
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", precise)
+    session = onnxruntime.InferenceSession(reference.model, options, providers=["CPUExecutionProvider"])
+    print(judge(dict(zip("yz", session.run(["y", "z"], reference.inputs))), reference).value)
+"""
+
+
+@pytest.mark.skipif(QEMU is None or platform.machine() != "x86_64", reason="needs qemu-user for x86_64 on x86_64")
+def test_a_real_processor_without_vnni_is_found_out() -> None:
+    """ONNX Runtime itself on an emulated Haswell (AVX2, no VNNI), as it is and with its precise option."""
+    assert QEMU is not None
+    done = subprocess.run(
+        [QEMU, "-cpu", "Haswell", sys.executable, "-c", ON_ANOTHER_CPU], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["saturates", "exact"]
 
 
 @given(st.sampled_from(["y", "z"]), st.integers(0, 31), st.integers(-(2**20), 2**20).filter(bool))

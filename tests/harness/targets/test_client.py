@@ -42,6 +42,8 @@ class Link(Protocol):
 
     def cut_after(self, count: int) -> None: ...
 
+    def flip_after(self, count: int) -> None: ...
+
 
 def digest_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -263,6 +265,30 @@ def test_upload_left_unfinished_by_one_host_is_finished_by_the_next(
 def test_file_that_is_not_its_digest_is_refused_after_one_fresh_start(client: AgentClient, big_file: Path) -> None:
     with pytest.raises(Refused, match="arrived damaged twice"):
         client.ship(big_file, hashlib.sha256(b"something else").hexdigest())
+
+
+def test_damaged_upload_is_sent_again_once(
+    remote: tuple[str, int], link: Callable[[str], Link], make_target: MakeTarget, big_file: Path, tmp_path: Path
+) -> None:
+    way = link(remote[0])
+    with connect(make_target("address", address=way.address), work_dir=tmp_path) as agent:
+        way.flip_after(10 * MIB + 4321)
+        assert agent.ship(big_file, digest_of(big_file)).sent_bytes == 48 * MIB
+        assert agent.ship(big_file, digest_of(big_file)).skipped
+
+
+def test_unfinished_upload_of_other_bytes_is_forgotten(client: AgentClient, big_file: Path, tmp_path: Path) -> None:
+    """A board that holds more of a file than the file has: the beginning of something else under the same name."""
+    small = tmp_path / "small.onnx"
+    small.write_bytes(b"x" * MIB)
+
+    def stop_half_way(done: int, size: int) -> None:
+        if done >= size // 2:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        client.ship(big_file, digest_of(small), stop_half_way)
+    assert client.ship(small, digest_of(small)).sent_bytes == MIB
 
 
 def test_missing_file_is_the_users(client: AgentClient, tmp_path: Path) -> None:
