@@ -40,6 +40,9 @@ def child_environment(home: str) -> dict[str, str]:
         "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
+        # Since 1.29 ONNX Runtime's official Linux builds report model names, producers and hashes to their maker
+        # unless told not to before they are loaded; a lab's networks stay in the lab.
+        "ORT_DISABLE_TELEMETRY": "1",
     }
 
 

@@ -88,7 +88,7 @@ class BatchAssembler:
             raise _invalid(message)
         self._name = part.name
         self._tensor = np.empty(shape, dtype.newbyteorder("<"))
-        self._bytes = self._tensor.reshape(-1).view(np.uint8).data if size_bytes else memoryview(b"")
+        self._bytes = self._tensor.reshape(-1).view(np.uint8).data if size_bytes else memoryview(bytearray())
         self._filled = 0
 
     def _finish(self) -> None:
