@@ -60,7 +60,8 @@ def choose_scores(output_names: Sequence[str], named: str | None = None) -> str:
             raise UserError(msg)
         return named
     if len(output_names) != 1:
-        msg = f"the network has {len(output_names)} outputs ({have}): let postprocess return the one with the class scores"
+        remedy = "let postprocess return the one with the class scores"
+        msg = f"the network has {len(output_names)} outputs ({have}): {remedy}"
         raise UserError(msg)
     return output_names[0]
 
