@@ -112,9 +112,9 @@ def calibrate_prepared(
         raise UserError(msg)
     graph = Graph(prepared.model)
     plan = make_plan(graph, rule_book(environment))
-    wanted = list(plan.observed_tensors())
-    if layers == "all":
-        wanted = list(dict.fromkeys([*all_activations(graph), *wanted]))
+    needed = set(plan.observed_tensors())
+    # In the network's order, so that the first layer that goes wrong is the one that is named.
+    wanted = [name for name in all_activations(graph) if layers == "all" or name in needed]
     fed = [name for name in wanted if name in graph.inputs]
     inner = [name for name in wanted if name not in graph.inputs]
     # Exposing more than the needed tensors would stop the runtime from fusing what it can.
@@ -126,8 +126,9 @@ def calibrate_prepared(
     specs = input_specs(graph)
     free = {spec.name: spec.batch is None for spec in specs}
     for inputs, count in passes(batches, specs, what):
-        values = dict(zip(inner, run_session(session, inputs, what, inner), strict=True)) if session else {}
-        values |= {name: inputs[name] for name in fed}
+        values = {name: inputs[name] for name in fed}
+        if session is not None:
+            values |= zip(inner, run_session(session, inputs, what, inner), strict=True)
         for name, value in values.items():
             seen = stats[name].seeing(value)
             if not (np.isfinite(seen.low) and np.isfinite(seen.high)) and seen.count:

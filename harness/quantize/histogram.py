@@ -137,6 +137,9 @@ def count_bins(values: NDArray[np.float32], exponent: int, *, non_negative: bool
             counts[HALF_BINS:] += np.bincount(part.astype(np.intp), minlength=HALF_BINS)
         else:
             np.floor(part, out=part)
+            if exponent > 0:
+                # Tiny negative numbers underflow to -0 here; their bin is -1 all the same.
+                part[(piece < 0) & (part == 0)] = -1
             part += HALF_BINS  # small integers: exact
             counts += np.bincount(part.astype(np.intp), minlength=2 * HALF_BINS)
     return counts, zeros

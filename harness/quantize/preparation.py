@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from onnx import ModelProto
 
 from harness.errors import UserError
 from harness.quantize import folding
-from harness.quantize.graph import MAX_SINGLE_FILE_BYTES, Graph, read_model
+from harness.quantize.graph import MAX_SINGLE_FILE_BYTES, read_model
 from harness.quantize.lift import lift
 
 
@@ -70,10 +70,22 @@ def name_nodes(model: ModelProto) -> None:
 def infer_types(model: ModelProto) -> ModelProto:
     """The model with types and shapes of inner tensors filled in, as far as inference gets."""
     del model.graph.value_info[:]
+    declared = {dim.dim_param for dim in _dims((*model.graph.input, *model.graph.output))}
     try:
-        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+        typed = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except (RuntimeError, ValueError):
         return model  # an operator without an inference rule; what stays unknown stays float, with that reason
+    for dim in _dims((*typed.graph.value_info, *typed.graph.output)):
+        # Symbols that inference made up are numbered anew each time; a nameless free axis says as much.
+        if dim.dim_param and dim.dim_param not in declared:
+            dim.ClearField("dim_param")
+    return typed
+
+
+def _dims(values: Iterable[onnx.ValueInfoProto]) -> Iterator[onnx.TensorShapeProto.Dimension]:
+    for value in values:
+        if value.type.HasField("tensor_type") and value.type.tensor_type.HasField("shape"):
+            yield from value.type.tensor_type.shape.dim
 
 
 def prepare(path: str | Path, out: str | Path) -> Path:
@@ -115,8 +127,3 @@ def write_model(model: ModelProto, out: Path) -> None:
         raise UserError(msg) from error
     finally:
         Path(temporary).unlink(missing_ok=True)
-
-
-def graph_of(prepared: Prepared) -> Graph:
-    """An index over the prepared network."""
-    return Graph(prepared.model)
