@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,6 +24,7 @@ Method = Annotated[str, typer.Option("--method", help="auto, minmax, histogram, 
 Environment = Annotated[str, typer.Option("--environment", help="Whose rules: gpu, cpu, fpga or host.")]
 
 _ENVIRONMENTS = ("gpu", "cpu", "fpga", "host")
+_METHODS = ("auto", "minmax", "histogram", "entropy", "percentile", "mse")
 
 
 def calibrate(
@@ -34,14 +35,17 @@ def calibrate(
     samples: Count = 100,
     method: Method = "minmax",
     environment: Environment = "cpu",
-    layers: Annotated[str, typer.Option("--layers", help="'all' activations or the 'needed' ones.")] = "all",
+    layers: Annotated[
+        Literal["all", "needed"], typer.Option("--layers", help="All activations, or those a quantizer needs.")
+    ] = "all",
     as_json: Json = False,
 ) -> int:
     """Run the float network over samples and write the range of every tensor."""
     from harness.cli.model_data import feeds_with_bar, open_model_data
     from harness.quantize import Quantizer
 
-    _check(environment, layers)
+    _choice("--environment", environment, _ENVIRONMENTS)
+    _choice("--method", method, _METHODS)
     opened = open_model_data(model, data, job, samples)
     quantizer = Quantizer(model, environment=environment)
     with feeds_with_bar("calibrate", opened, quiet=as_json) as feeds:
@@ -69,7 +73,8 @@ def quantize(
     from harness.cli.model_data import feeds_with_bar, open_model_data
     from harness.quantize import Quantizer
 
-    _check(environment, "needed")
+    _choice("--environment", environment, _ENVIRONMENTS)
+    _choice("--method", method, _METHODS)
     opened = open_model_data(model, data, job, samples)
     quantizer = Quantizer(model, environment=environment)
     with feeds_with_bar("calibrate", opened, quiet=as_json) as feeds:
@@ -108,13 +113,9 @@ def inspect(
     return ExitCode.GOOD
 
 
-def _check(environment: str, layers: str) -> None:
-    if environment not in _ENVIRONMENTS:
-        message = f"--environment {environment}: choose one of {', '.join(_ENVIRONMENTS)}"
-        raise UserError(message)
-    if layers not in {"all", "needed"}:
-        message = f"--layers {layers}: choose 'all' or 'needed'"
-        raise UserError(message)
+def _choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{option} {value}: choose one of {', '.join(choices)}")
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,7 +2,7 @@
 
 from harness.data.batch import Batch, DataSet, batches, pad
 from harness.data.functions import call_function, import_function, is_function_spec
-from harness.data.inputs import InputSpec, data_inputs, network_inputs
+from harness.data.inputs import InputSpec, data_inputs, network_inputs, network_outputs
 from harness.data.opening import DataSpec, locate_source, open_data, stream_batches
 from harness.data.preprocess import Preprocess, PreprocessFile
 from harness.data.split import Split, check_labels, split
@@ -23,6 +23,7 @@ __all__ = [
     "is_function_spec",
     "locate_source",
     "network_inputs",
+    "network_outputs",
     "open_data",
     "pad",
     "split",

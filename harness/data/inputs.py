@@ -63,7 +63,16 @@ def network_inputs(model: Path) -> tuple[InputSpec, ...]:
     Raises:
         UserError: not an ONNX file, or an input is not a tensor of a known type and rank.
     """
-    return tuple(_spec(model, value) for value in _graph_inputs(model))
+    return tuple(_spec(model, value) for value in _fed_inputs(_read_graph(model)))
+
+
+def network_outputs(model: Path) -> tuple[tuple[str, tuple[int | None, ...] | None], ...]:
+    """Name and shape of each output of an ONNX file; None where the file does not say the shape or a size.
+
+    Raises:
+        UserError: not an ONNX file.
+    """
+    return tuple((value.name, _declared_shape(value)) for value in _read_graph(model).output)
 
 
 def data_inputs(inputs: Sequence[InputSpec], state: Mapping[str, str]) -> tuple[InputSpec, ...]:
@@ -83,7 +92,7 @@ def data_inputs(inputs: Sequence[InputSpec], state: Mapping[str, str]) -> tuple[
     return tuple(spec for spec in inputs if spec.name not in state)
 
 
-def _graph_inputs(model: Path) -> list[onnx.ValueInfoProto]:
+def _read_graph(model: Path) -> onnx.GraphProto:
     if not model.is_file():
         raise UserError(f"{model}: no such file; give the path of an .onnx file")
     try:
@@ -95,13 +104,17 @@ def _graph_inputs(model: Path) -> list[onnx.ValueInfoProto]:
         ) from None
     except OSError as error:
         raise UserError(f"{model}: cannot be read ({error.strerror}); check its permissions") from None
-    known = {tensor.name for tensor in proto.graph.initializer}
-    known |= {tensor.values.name for tensor in proto.graph.sparse_initializer}
-    inputs = [value for value in proto.graph.input if value.name not in known]
+    inputs = _fed_inputs(proto.graph)
     if not proto.graph.node or not inputs or not proto.opset_import:
         lacks = "nodes" if not proto.graph.node else "inputs" if not inputs else "operator set"
         raise UserError(f"{model}: holds no network (it has no {lacks}): truncated or not ONNX; export it again")
-    return inputs
+    return proto.graph
+
+
+def _fed_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    known = {tensor.name for tensor in graph.initializer}
+    known |= {tensor.values.name for tensor in graph.sparse_initializer}
+    return [value for value in graph.input if value.name not in known]
 
 
 def _spec(model: Path, value: onnx.ValueInfoProto) -> InputSpec:
@@ -118,7 +131,13 @@ def _spec(model: Path, value: onnx.ValueInfoProto) -> InputSpec:
         raise UserError(f"{model}: input '{value.name}' has unknown type {tensor.elem_type}; export it again") from None
     if np.dtype(dtype).kind not in "fiub":
         raise UserError(f"{model}: input '{value.name}' is of type {np.dtype(dtype).name}; only numbers can be fed")
-    shape = tuple(
+    return InputSpec(value.name, np.dtype(dtype).name, _declared_shape(value) or ())
+
+
+def _declared_shape(value: onnx.ValueInfoProto) -> tuple[int | None, ...] | None:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(
         d.dim_value if d.WhichOneof("value") == "dim_value" and d.dim_value > 0 else None for d in tensor.shape.dim
     )
-    return InputSpec(value.name, np.dtype(dtype).name, shape)

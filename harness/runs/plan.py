@@ -11,7 +11,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data import DataSet, InputSpec, Split, network_inputs, open_data, split
+from harness.data import (
+    DataSet,
+    InputSpec,
+    Split,
+    check_labels,
+    data_inputs,
+    network_inputs,
+    network_outputs,
+    open_data,
+    split,
+)
 from harness.errors import UserError
 from harness.job import Job
 from harness.runs.profile import Profile
@@ -94,12 +104,12 @@ def make_plan(
             raise UserError(message)
     identity = run_id or new_run_id(job.name)
     inputs = tuple(network_inputs(job.model))
-    state_inputs = set(job.state)
-    fed = tuple(spec for spec in inputs if spec.name not in state_inputs)
+    fed = data_inputs(inputs, job.state)
     data = open_data(job.data, job.preprocess, fed, job.path.parent)
     if len(data) == 0:
         message = f"{job.path}: data.source holds no samples"
         raise UserError(message)
+    _check_labels(job, data)
     return Plan(
         identity,
         job,
@@ -115,6 +125,22 @@ def make_plan(
     )
 
 
+def _check_labels(job: Job, data: DataSet) -> None:
+    """Labels that cannot be, found before a board is bothered rather than after all of it ran."""
+    if not job.metrics:
+        return
+    if data.labels is None:
+        raise UserError(
+            f"{job.path}: metrics {', '.join(job.metrics)} need labels and {data.name} has none; "
+            "add them (labels.csv, or `labels` in the .npz) or set `metrics: []`"
+        )
+    if job.postprocess is None and all(name.startswith("accuracy_top") for name in job.metrics):
+        outputs = network_outputs(job.model)
+        shape = outputs[0][1] if len(outputs) == 1 else None
+        if shape is not None and len(shape) == 2 and shape[1] is not None:
+            check_labels(data.labels, shape[1], ids=data.ids, where=data.label_source)
+
+
 def _split(job: Job, count: int) -> Split:
     if not job.state:
         return split(count, job.data.calibration, job.data.seed)
@@ -125,7 +151,10 @@ def _split(job: Job, count: int) -> Split:
 
 
 def _fixed_batch(job: Job, inputs: Sequence[InputSpec]) -> int | None:
-    if job.batch is not None:
-        return job.batch
-    first = inputs[0].shape[0] if inputs and inputs[0].shape else None
-    return first if isinstance(first, int) and first > 0 else None
+    insists = inputs[0].fixed_batch
+    if job.batch is not None and insists is not None and job.batch != insists:
+        raise UserError(
+            f"{job.path}: batch: {job.batch}, but {job.model.name} was exported for a fixed batch of {insists}; "
+            f"leave `batch` out or set it to {insists}"
+        )
+    return insists if job.batch is None else job.batch
