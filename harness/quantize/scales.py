@@ -22,8 +22,9 @@ from harness.quantize.thresholds import clipped_range, position_by_error
 METHODS = ("minmax", "percentile", "mse", "entropy", "histogram")
 #: Scale of a tensor that is always zero: anything would do.
 _UNIT = 1.0
-#: Smallest scale that float32 arithmetic handles as a normal number with room for 255 steps.
-_MIN_SCALE = 2.0**-118
+#: Scales stay where float32 arithmetic handles them as normal numbers with room for 255 steps.
+_MIN_EXPONENT, _MAX_EXPONENT = -118, 118
+_MIN_SCALE = 2.0**_MIN_EXPONENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +152,14 @@ def _power_of_two(stats: TensorStats, method: str, *, unsigned: bool, position_s
     if low == 0 and high == 0:
         return _affine(_UNIT, 0, unsigned=unsigned)
     if method == "histogram":
-        return _affine(2.0 ** msb_window(_msb(stats), unsigned=unsigned)[1], 0, unsigned=unsigned)
+        return _affine(power_of_two(msb_window(_msb(stats), unsigned=unsigned)[1]), 0, unsigned=unsigned)
     if position_search and method in {"minmax", "mse"}:
         position = fix_position(low, high)
         if method == "mse":
             if stats.histogram is None:
                 raise _no_histograms(method)
             position = position_by_error(stats.histogram, position, unsigned=unsigned)
-        return _affine(2.0**-position, 0, unsigned=unsigned)
+        return _affine(power_of_two(-position), 0, unsigned=unsigned)
     exponent = minmax_exponent(max(-low, high), 8 if unsigned else 7)
     if method == "mse":
         if stats.histogram is None:
@@ -167,7 +168,12 @@ def _power_of_two(stats: TensorStats, method: str, *, unsigned: bool, position_s
     elif method != "minmax":
         low, high = _range(stats, method, unsigned=unsigned)
         exponent = minmax_exponent(max(-low, high), 8 if unsigned else 7)
-    return _affine(2.0**exponent, 0, unsigned=unsigned)
+    return _affine(power_of_two(exponent), 0, unsigned=unsigned)
+
+
+def power_of_two(exponent: int) -> float:
+    """2^exponent, kept where a float32 and its products with 8-bit integers are normal numbers."""
+    return float(2.0 ** min(max(exponent, _MIN_EXPONENT), _MAX_EXPONENT))
 
 
 def _affine(scale: float, zero_point: int, *, unsigned: bool) -> Affine:

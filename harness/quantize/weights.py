@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from harness.quantize.histogram import MsbHistogram
 from harness.quantize.rulebooks.rules import RuleBook, WeightType
-from harness.quantize.scales import fix_position, minmax_exponent, msb_window, round_to_integers
+from harness.quantize.scales import fix_position, minmax_exponent, msb_window, power_of_two, round_to_integers
 
 Integers = NDArray[np.int8] | NDArray[np.int32]
 
@@ -68,7 +68,7 @@ def quantize_weights(
         exponent = _weight_exponent(weight, kind, method, position_search=rules.position_search)
         if smallest is not None and smallest.size and smallest.max() > 2.0**exponent:
             exponent = int(np.ceil(np.log2(smallest.max())))
-        scale = np.asarray(2.0**exponent, np.float32)
+        scale = np.asarray(power_of_two(exponent), np.float32)
         axis = None
     elif kind.per_channel and axis is not None:
         others = tuple(index for index in range(weight.ndim) if index != axis)
@@ -136,5 +136,6 @@ def quantize_bias_int8(bias: NDArray[np.float64], rules: RuleBook) -> QuantizedT
     """Bias as int8 at a fix position of its own."""
     single = bias.astype(np.float32)
     exponent = _weight_exponent(single, rules.weight, "minmax", position_search=rules.position_search)
-    scaled = round_to_integers(bias / 2.0**exponent, rules.weight.rounding)
-    return QuantizedTensor(np.clip(scaled, -128, 127).astype(np.int8), np.asarray(2.0**exponent, np.float32), None)
+    scale = power_of_two(exponent)
+    scaled = round_to_integers(bias / scale, rules.weight.rounding)
+    return QuantizedTensor(np.clip(scaled, -128, 127).astype(np.int8), np.asarray(scale, np.float32), None)
