@@ -10,7 +10,7 @@ from typing import Protocol
 
 import grpc
 
-from harness.errors import QuantrigError
+from harness.errors import BoardError
 from harness.targets.errors_map import CallCancelled, translate
 
 #: How often a watched stream is looked at, seconds.
@@ -130,7 +130,7 @@ class Calls:
                 watch.end()
             call.cancel()  # no effect on a call that has ended; frees one that the block left early
 
-    def _speak(self, flight: InFlight, error: BaseException, doing: str, timeout_s: float | None) -> QuantrigError:
+    def _speak(self, flight: InFlight, error: BaseException, doing: str, timeout_s: float | None) -> BoardError:
         if flight.cancelled_by_us:
             return CallCancelled(self._target)
         if flight.stalled:

@@ -221,7 +221,8 @@ class AgentClient:
             {output name: array} of one batch, in the declared order.
 
         Raises:
-            BadResult: outputs that were not declared, of other types or shapes, missing, or NaN.
+            BadResult: outputs that were not declared, of other types or shapes, or missing. Their values are the
+                caller's to judge: only it can name the sample that gave a NaN.
             TimedOut: no sign of life for longer than the agent's own limit for one batch.
             UserError: a batch does not fit the declared inputs.
         """

@@ -10,7 +10,6 @@ from harness.errors import (
     Crashed,
     ExitCode,
     Offline,
-    QuantrigError,
     Refused,
     TimedOut,
     Unreachable,
@@ -18,18 +17,17 @@ from harness.errors import (
 from harness.targets.validate import MAX_DETAILS, clean_text
 
 
-class CallCancelled(QuantrigError):
-    """The run was stopped from this side (Ctrl-C, `AgentClient.cancel`); not a failure of the board."""
+class CallCancelled(BoardError):
+    """The run was stopped from this side (Ctrl-C, `AgentClient.cancel`).
+
+    Not the board's fault; a `BoardError` all the same, so that it takes the same way out of a target's work.
+    """
 
     exit_code = ExitCode.INTERRUPTED
+    status = "pending"
 
-    def __init__(self, target: str) -> None:
-        super().__init__(f"{target}: stopped; `quantrig resume` goes on from here")
-        self.target = target
-
-    def __reduce__(self) -> tuple[type[CallCancelled], tuple[str]]:
-        """Keep the argument when the error crosses a process boundary."""
-        return (type(self), (self.target,))
+    def __init__(self, target: str, message: str = "stopped; `quantrig resume` goes on from here") -> None:
+        super().__init__(target, message)
 
 
 _REFUSALS = frozenset(

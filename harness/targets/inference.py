@@ -97,6 +97,8 @@ def infer(
     try:
         with calls.track(call, "running the network", idle_limit_s=idle_limit_s) as flight:
             sender.flight = flight
+            # What was sent before the sender knew its flight started no clock.
+            flight.owed(sender.sent > 0 or sender.complete)
             for reply in call:
                 sender.heard()
                 if reply.WhichOneof("part") == "tensor":

@@ -73,14 +73,6 @@ class Checker:
         """Raise the `BadResult` for a value that cannot be."""
         raise BadResult(self._target, f"the agent returned {what}; its results are not used: update or restart it")
 
-    def fail_nan(self, name: str, index: int, bad: int, size: int) -> NoReturn:
-        """Raise the `BadResult` for a network whose outputs are not numbers."""
-        raise BadResult(
-            self._target,
-            f"output {clean_text(name, 60)!r} of batch {index} holds {bad} NaN of {size} values; check the network on "
-            "the host, then the preprocessing and which layers were quantized",
-        )
-
     def identifier(self, value: str, what: str) -> str:
         """`value` when it is a well-formed identifier."""
         if not _IDENTIFIER.fullmatch(value):

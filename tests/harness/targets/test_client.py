@@ -18,7 +18,7 @@ import psutil
 import pytest
 from onnx import numpy_helper
 
-from harness.errors import BadResult, ExitCode, Offline, Refused, UserError
+from harness.errors import ExitCode, Offline, Refused, UserError
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
 from harness.targets.errors_map import CallCancelled
@@ -171,12 +171,6 @@ def test_a_batch_that_does_not_fit_is_named(
         list(client.infer(network.network_id, [batch]))
     with pytest.raises(UserError, match=complaint):
         client.load_inputs(network.network_id, batch)
-
-
-def test_nan_from_a_real_network_is_a_bad_result(client: AgentClient, matmul_model: Callable[..., Path]) -> None:
-    network = prepared(client, matmul_model())
-    with pytest.raises(BadResult, match="output 'y' of batch 0 holds 32 NaN of 32"):
-        list(client.infer(network.network_id, [{"x": np.full((2, 16), np.nan, np.float32)}]))
 
 
 def test_telemetry_comes_while_a_block_is_timed(client: AgentClient, matmul_model: Callable[..., Path]) -> None:
@@ -341,6 +335,7 @@ def test_cancel_from_another_thread_ends_a_block_and_the_agent_goes_on(
         client.warm_up(network.network_id, min_iterations=1, min_duration_s=60, max_duration_s=60)
     assert time.monotonic() - begun < 3
     assert caught.value.exit_code is ExitCode.INTERRUPTED
+    assert caught.value.status == "pending"  # what the journal says of a target that was not finished
     (outputs,) = client.infer(network.network_id, [{"x": np.zeros((1, 16), np.float32)}])
     assert outputs["y"].shape == (1, 16)
 
