@@ -154,6 +154,26 @@ def test_what_the_batches_raise_is_raised_here(client: AgentClient, matmul_model
         list(client.infer(network.network_id, broken()))
 
 
+def test_time_that_the_host_itself_takes_is_not_the_boards(
+    client: AgentClient, matmul_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = prepared(client, matmul_model())
+    limit_s = 0.4
+    monkeypatch.setattr("harness.targets.client.MARGIN_S", limit_s - client.describe().policy.batch_timeout_s)
+    busy = threading.Event().wait  # never set: the host decodes images, or stores outputs, for that long
+
+    def slow_to_come() -> Iterator[dict[str, Any]]:
+        for pause_s in (3 * limit_s, 0, 3 * limit_s):
+            busy(pause_s)
+            yield {"x": np.zeros((1, 16), np.float32)}
+
+    taken = 0
+    for _ in client.infer(network.network_id, slow_to_come()):
+        taken += 1
+        busy(3 * limit_s)
+    assert taken == 3
+
+
 @pytest.mark.parametrize(
     ("batch", "complaint"),
     [
