@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from harness.judge.caveats import caveats
 from harness.judge.figure import Figure, Network, Source
 from harness.runs.record import Loading, TargetRecord
 
@@ -38,7 +39,7 @@ class TargetContext:
             environment=record.environment,
             source=record.source,
             device=describe_device(record.loadings),
-            quantized_notes=record.quantized.notes if record.quantized else (),
+            quantized_notes=caveats(record.quantized.notes) if record.quantized else (),
         )
 
     def figure(

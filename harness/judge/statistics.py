@@ -213,7 +213,7 @@ def quantile(samples: ArrayLike, p: float, confidence: float = CONFIDENCE) -> Qu
     ranks = quantile_ranks(n, p, confidence)
     if ranks is None:
         return None
-    return Quantile(_quantile_point(data, p), Interval(float(data[ranks[0] - 1]), float(data[ranks[1] - 1])), n)
+    return Quantile(quantile_point(data, p), Interval(float(data[ranks[0] - 1]), float(data[ranks[1] - 1])), n)
 
 
 def sectioned_interval(
@@ -231,14 +231,15 @@ def sectioned_interval(
     sorted_blocks = [np.sort(np.asarray(block, dtype=np.float64).ravel()) for block in blocks]
     if len(sorted_blocks) < 2 or any(quantile_ranks(int(b.size), p, confidence) is None for b in sorted_blocks):
         return None
-    logs = np.log([_quantile_point(block, p) for block in sorted_blocks]) - math.log(overall)
+    logs = np.log([quantile_point(block, p) for block in sorted_blocks]) - math.log(overall)
     count = len(sorted_blocks)
     spread = math.sqrt(float(np.sum(logs**2)) / (count - 1))
     half = _t(confidence, count) * spread / math.sqrt(count)
     return Interval(overall * math.exp(-half), overall * math.exp(half))
 
 
-def _quantile_point(data: NDArray[np.float64], p: float) -> float:
+def quantile_point(data: NDArray[np.float64], p: float) -> float:
+    """The estimate alone, of sorted `data`: see `quantile`."""
     if p <= HARRELL_DAVIS_UP_TO:
         return float(mstats.hdquantiles(data, prob=[p])[0])
     return float(data[math.ceil(data.size * p) - 1])

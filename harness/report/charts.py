@@ -10,6 +10,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from harness.judge.figure import Figure, Network
+from harness.judge.statistics import quantile_point
 from harness.report import svg
 from harness.report.table import figure_index, headline_metric, metric_title
 from harness.report.text import interval_text, plain, significant, value_text
@@ -160,7 +161,8 @@ def _samples_ms(target: TargetRecord, network: Network) -> list[NDArray[np.float
 
 
 def _spread(blocks: Sequence[NDArray[np.float64]]) -> tuple[float, ...]:
-    return tuple(float(v) for v in np.quantile(np.concatenate(blocks), (0.05, 0.25, 0.5, 0.75, 0.95)))
+    everything = np.sort(np.concatenate(blocks))
+    return tuple(quantile_point(everything, p) for p in (0.05, 0.25, 0.5, 0.75, 0.95))
 
 
 def _box(scale: svg.Scale, spread: tuple[float, ...], y: float, kind: str) -> list[Markup]:

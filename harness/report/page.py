@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness._version import __version__
+from harness.judge.caveats import how_made
 from harness.judge.figure import Figure, Network, Source
 from harness.report import text
 from harness.report.charts import Chart, accuracy_chart, latency_chart
@@ -49,6 +50,7 @@ class TargetView:
     networks: tuple[FigureRow, ...]
     ratios: tuple[FigureRow, ...]
     unknown: tuple[tuple[str, str], ...]  # (metrics, reason)
+    how_made: tuple[str, ...]
     kept_float: tuple[tuple[str, tuple[str, ...]], ...]  # (reason, layers)
     loadings: tuple[tuple[str, ...], ...]
     shipments: tuple[tuple[str, ...], ...]
@@ -113,6 +115,7 @@ def _target_view(record: RunRecord, target: TargetRecord, number: int) -> Target
             if f.network is Network.RATIO and f.value is not None
         ),
         unknown=_unknown(own),
+        how_made=how_made(target.quantized.notes) if target.quantized else (),
         kept_float=_by_reason(target),
         loadings=tuple(_loading_cells(item) for item in target.loadings),
         shipments=tuple(_shipment_cells(item) for item in target.shipments),
@@ -127,9 +130,11 @@ def _network_rows(figures: Sequence[Figure]) -> Iterator[FigureRow]:
         pair = [both.get((network, metric)) for network in (Network.FLOAT, Network.QUANTIZED)]
         known = [figure for figure in pair if figure is not None]
         counts = dict.fromkeys("" if figure.n is None else f"{figure.n:,}" for figure in known)
-        notes = dict.fromkeys(part for figure in known for part in figure.note.split("; ") if part)
+        notes = [figure.note for figure in known if figure.note]
+        if len(known) == 2 and len(set(notes)) == 2:
+            notes = [f"{figure.network.value}: {figure.note}" for figure in known]
         cells = tuple((text.MISSING, "") if figure is None else _cell(figure) for figure in pair)
-        yield FigureRow(metric, cells, " / ".join(counts), "; ".join(notes))
+        yield FigureRow(metric, cells, " / ".join(counts), ". ".join(dict.fromkeys(notes)))
 
 
 def _cell(figure: Figure) -> tuple[str, str]:

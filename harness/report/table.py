@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from harness.judge.caveats import caveats
 from harness.judge.figure import Figure, Network, Source
 from harness.report.text import MISSING, interval_text, plain, significant, size, value_text
 from harness.runs.record import RunRecord, TargetRecord
@@ -161,7 +162,7 @@ def target_notes(target: TargetRecord, index: FigureIndex) -> tuple[str, ...]:
     notes: list[str] = []
     if target.status != "done":
         notes.append(f"{target.status}: {target.error}" if target.error else target.status)
-    notes += [*target.notes, *(target.quantized.notes if target.quantized else ())]
+    notes += [*target.notes, *(caveats(target.quantized.notes) if target.quantized else ())]
     speedup = index.get((target.name, Network.RATIO, "speedup"))
     if speedup is not None and speedup.value is not None:
         notes += [

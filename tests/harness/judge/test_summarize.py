@@ -9,11 +9,13 @@ import pytest
 from scipy.stats import binomtest
 
 from harness.errors import BadResult
+from harness.judge.caveats import how_made
 from harness.judge.evaluate import Evaluation, evaluate
 from harness.judge.figure import Figure, Network, Source
 from harness.judge.metrics import accuracy, own_metric
 from harness.judge.statistics import tango
 from harness.judge.summarize import EMULATED_TIME_NOTE, TargetContext, accuracy_figures, target_figures
+from harness.quantize.rulebooks.rules import NOT_BIT_EXACT
 from harness.runs.record import BlockRecord, Loading, QuantizedRecord, TargetRecord
 
 F, Q, R = Network.FLOAT, Network.QUANTIZED, Network.RATIO
@@ -142,6 +144,17 @@ def test_quantized_notes_stand_at_the_rows_they_concern() -> None:
     assert note in table[R, "top1_agreement"].note
     assert note not in table[F, "accuracy_top1"].note
     assert note not in table[Q, "fps"].note
+
+
+def test_how_the_scales_were_found_is_no_caveat_of_a_figure() -> None:
+    target = record(Source.EMULATED, "gpu")
+    assert target.quantized is not None
+    made = "method mse: best output SQNR on 10 held-back samples (minmax 31.3, mse 32.8 dB)"
+    stays = "nothing to quantize: the network stays float"
+    notes = (NOT_BIT_EXACT, made, "analytic bias correction: +3.3 dB on 10 samples", stays)
+    table = figures_of(dataclasses.replace(target, quantized=dataclasses.replace(target.quantized, notes=notes)))
+    assert table[Q, "accuracy_top1"].note == f"{NOT_BIT_EXACT}; {stays}"
+    assert how_made(notes) == notes[1:3]
 
 
 def test_an_fpga_has_its_own_rows() -> None:

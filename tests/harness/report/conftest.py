@@ -76,7 +76,9 @@ def _target(name: str, board: str, environment: str, source: Source, seed: int) 
         )
         for network in (F, Q)
     )
-    notes = () if environment == "cpu" else ("QDQ arithmetic, not bit-exact",)
+    notes: tuple[str, ...] = ("method mse: best output SQNR on 10 held-back samples (minmax 31.3, mse 32.8 dB)",)
+    if environment != "cpu":
+        notes = ("QDQ arithmetic, not bit-exact", *notes)
     kept = (("Softmax_12", "softmax stays float: its output needs more than 8 bits"), ("Reshape_3", "moves data only"))
     record = TargetRecord(
         name=name,

@@ -144,6 +144,7 @@ def test_the_order_and_the_plain_words(html: str) -> None:
     assert "already on the board, skipped" in text
     assert "QDQ arithmetic, not bit-exact" in text
     assert "AMD EPYC" in text
+    assert text.count("method mse: best output SQNR") == 4  # where quantization is described, once a target
 
 
 def test_a_run_without_any_result_still_has_a_page(run_record: RunRecord) -> None:

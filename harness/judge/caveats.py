@@ -1,0 +1,20 @@
+"""Which of a quantized network's notes a reader of its figures must see beside every figure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+#: How the quantizer arrived at its scales: of interest where quantization is described, no caveat of a figure. Listed
+#: by exclusion, so that a note we do not know is shown rather than hidden.
+_HOW_MADE = re.compile(r"method \S+: best output SQNR |analytic bias correction: ")
+
+
+def caveats(notes: Iterable[str]) -> tuple[str, ...]:
+    """The notes that limit what a figure means ("QDQ arithmetic, not bit-exact", "the network stays float")."""
+    return tuple(note for note in notes if not _HOW_MADE.match(note))
+
+
+def how_made(notes: Iterable[str]) -> tuple[str, ...]:
+    """The others: how ranges and biases were chosen."""
+    return tuple(note for note in notes if _HOW_MADE.match(note))
