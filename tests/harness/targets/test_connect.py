@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +20,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from agents.protocol import PROTOCOL_VERSION
 from agents.protocol import agent_pb2 as pb
 from agents.protocol.agent_pb2_grpc import AgentServicer, add_AgentServicer_to_server
-from harness.errors import Refused, Unreachable, UserError
+from harness.errors import BoardError, Refused, Unreachable, UserError
 from harness.targets.addresses import Address
 from harness.targets.certificates import create_lab, issue_agent, issue_host
 from harness.targets.connect import connect
@@ -90,6 +93,23 @@ def test_mutual_tls_with_the_labs_certificates(lab: MakeLab, make_target: MakeTa
     ):
         assert client.describe().board == "generic"
     assert servicer.asked == 2
+
+
+def test_the_real_agent_over_mutual_tls(lab: MakeLab, make_target: MakeTarget, tmp_path: Path) -> None:
+    folders = lab("ours")
+    command = [sys.executable, "-m", "agents", "serve", "--listen", "127.0.0.1:0", "--ready-json"]
+    command += ["--data", str(tmp_path / "data"), "--tls", str(folders["agent"]), "--exit-on-stdin-eof"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
+        assert agent.stdout is not None
+        address = json.loads(agent.stdout.readline())["listening"]
+        with connect(make_target("address", address=address, tls=folders["host"]), work_dir=tmp_path) as client:
+            assert client.describe().protocol_version == PROTOCOL_VERSION
+        with (
+            pytest.raises(BoardError),  # the same address without certificates
+            connect(make_target("address", address=address), work_dir=tmp_path),
+        ):
+            pass
+    assert agent.returncode == 0
 
 
 def test_certificate_of_another_lab_is_refused(lab: MakeLab, make_target: MakeTarget, tmp_path: Path) -> None:
