@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -75,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    # Before gRPC is loaded: its own lines about a port in use would precede ours, which says what to do.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR" if options.verbose else "NONE")
     from agents.server import StartRefused, serve
 
     level = logging.INFO if options.verbose else logging.WARNING

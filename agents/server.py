@@ -180,7 +180,23 @@ def _credentials(directory: Path) -> grpc.ServerCredentials:
     except OSError as error:
         message = f"--tls {directory}: {Path(str(error.filename)).name} cannot be read: {error.strerror}"
         raise StartRefused(f"{message}: put ca.pem, agent.pem and agent-key.pem there") from None
+    _check_certificates(directory)
     return grpc.ssl_server_credentials([(key, chain)], root_certificates=ca, require_client_auth=True)
+
+
+def _check_certificates(directory: Path) -> None:
+    """Say which file is at fault; gRPC would only say that the port cannot be opened."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    name = "ca.pem"
+    try:
+        context.load_verify_locations(directory / name)
+        name = "agent.pem, or its agent-key.pem,"
+        context.load_cert_chain(directory / "agent.pem", directory / "agent-key.pem")
+    except ssl.SSLError as error:
+        message = f"--tls {directory}: {name} is not usable ({error.reason or error}): have the lab issue it again"
+        raise StartRefused(message) from None
 
 
 def _announce(listening: str, board: str, ready_json: bool) -> None:
