@@ -277,8 +277,8 @@ class AgentClient:
         )
         # The cap is looked at between iterations, and each of the least number may take a batch's whole limit.
         timeout_s = max_duration_s + max(1, min_iterations) * self._batch_timeout_s() + MARGIN_S
+        begun = time.monotonic()  # before the call starts: the board must never seem to take longer than we waited
         call = self._stub.WarmUp.future(request, timeout=timeout_s)
-        begun = time.monotonic()
         with self._calls.track(call, "warming up", timeout_s=timeout_s):
             reply = call.result()
         warm = self._checker.warm_up(reply, time.monotonic() - begun)
@@ -313,8 +313,8 @@ class AgentClient:
         # caller's block may have to end first, hence twice.
         each_s = 4 * first_s if first_s else self._batch_timeout_s()
         timeout_s = 2 * (min_duration_s + min_iterations * each_s) + self._batch_timeout_s() + MARGIN_S
+        begun = time.monotonic()  # before the call starts: the board must never seem to take longer than we waited
         call = self._stub.TimeBlock.future(request, timeout=timeout_s)
-        begun = time.monotonic()
         with self._calls.track(call, "timing a block", timeout_s=timeout_s):
             reply = call.result()
         return self._checker.block(reply, request, time.monotonic() - begun)
