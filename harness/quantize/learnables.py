@@ -22,6 +22,7 @@ PARAMETERS: dict[str, dict[int, str]] = {
     "MatMul": {0: "Weights", 1: "Weights"},
     "MatMulInteger": {0: "Weights", 1: "Weights"},
     "QLinearConv": {3: "Weights", 8: "Bias"},
+    "QGemm": {3: "Weights", 6: "Bias"},
     "QLinearMatMul": {0: "Weights", 3: "Weights"},
     "BatchNormalization": {1: "Scale", 2: "Offset", 3: "Mean", 4: "Variance"},
     "InstanceNormalization": {1: "Scale", 2: "Offset"},
@@ -41,6 +42,7 @@ PARAMETERS: dict[str, dict[int, str]] = {
 _MAY_BE_FORMULA = frozenset({"Add", "Sub", "Mul", "Div"})
 #: A table of indices that happens to be gathered from is no learnable.
 _REAL_ONLY = frozenset({"Gather", "Add", "Sub", "Mul", "Div"})
+_INTEGER_OPS = frozenset({"ConvInteger", "MatMulInteger", "QGemm", "QLinearConv", "QLinearMatMul"})
 _FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 _FOUR_BITS = frozenset({TensorProto.INT4, TensorProto.UINT4})
 
@@ -132,7 +134,7 @@ def _of_graph(graph: GraphProto, outer: dict[str, _Source]) -> Iterator[Learnabl
 
 def _of_node(node: NodeProto, known: dict[str, _Source]) -> Iterator[Learnable]:
     layer = node.name or node.output[0]
-    integer_op = node.op_type in {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
+    integer_op = node.op_type in _INTEGER_OPS
     for slot, parameter in PARAMETERS.get(node.op_type, {}).items():
         source = known.get(node.input[slot]) if len(node.input) > slot else None
         if source is None:

@@ -121,7 +121,10 @@ def _traffic_bytes(graph: Graph, node: NodeProto, items: list[Learnable]) -> int
             continue
         moved = name
         maker = graph.producer.get(name)
-        if maker is not None and maker.op_type == "DequantizeLinear":
+        uses = graph.uses.get(name, [])
+        if maker is node and uses and all(use.node.op_type == "QuantizeLinear" for use in uses):
+            moved = uses[0].node.output[0]  # it leaves as the integer
+        elif maker is not None and maker.op_type == "DequantizeLinear":
             if graph.is_constant(maker.input[0]):
                 continue
             moved = maker.input[0]  # the integer

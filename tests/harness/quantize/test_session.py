@@ -1,0 +1,151 @@
+"""The Quantizer class: the whole line, what a failure leaves behind, save and load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+
+from harness.errors import UserError
+from harness.quantize import Quantizer
+from harness.quantize.graph import Graph, read_model, sha256_of
+
+
+@pytest.fixture(name="quantizer")
+def _quantizer(branched: Path, images: Callable[..., Any]) -> Quantizer:
+    quantizer = Quantizer(branched, environment="cpu")
+    quantizer.calibrate([{"image": images(16)}], layers="all")
+    return quantizer
+
+
+def test_the_whole_line(
+    quantizer: Quantizer, branched: Path, tmp_path: Path, images: Callable[..., Any], run: Callable[..., Any]
+) -> None:
+    before = sha256_of(branched)
+    out = quantizer.quantize(tmp_path / "q.onnx", exclude=["depthwise"])
+    assert dict(out.kept_float)["depthwise"] == "excluded by name"
+    data = images(50, seed=3)
+    labels = run(branched, {"image": data})[0].argmax(axis=1)
+    result = quantizer.validate([(data[:20], labels[:20]), (data[20:], labels[20:])])
+    assert result.NumSamples == 50
+    table = result.MetricResults.set_index("NetworkImplementation")
+    assert list(table.index) == ["Floating-Point", "Quantized"]
+    assert table.loc["Floating-Point"].MetricOutput == 1.0  # the labels are its own answers
+    assert table.loc["Quantized"].MetricOutput == result.top1_agreement
+    assert result.sqnr_db > 15
+    memory = result.Statistics["LearnableParameterMemory(bytes)"].tolist()
+    assert memory[1] < memory[0]
+    assert result.Statistics.FramesPerSecond.isna().all()  # nothing is timed here: empty, not 0
+    assert sha256_of(branched) == before
+
+
+def test_own_metrics_and_unknown_ones(quantizer: Quantizer, tmp_path: Path, images: Callable[..., Any]) -> None:
+    quantizer.quantize(tmp_path / "q.onnx", method="minmax")
+
+    def mean_score(outputs: np.ndarray, labels: np.ndarray) -> float:
+        return float(outputs[np.arange(len(labels)), labels].mean())
+
+    pairs = [(images(12), np.zeros(12, np.int64))]
+    table = quantizer.validate(pairs, metrics=["accuracy_top5", mean_score]).MetricResults
+    assert table.Metric.tolist() == ["accuracy_top5"] * 2 + ["mean_score"] * 2
+    assert table.MetricOutput[:2].tolist() == [1.0, 1.0]  # five classes
+    with pytest.raises(UserError, match="metric 'top1' is unknown"):
+        quantizer.validate(pairs, metrics=["top1"])
+    with pytest.raises(UserError, match="metrics need one label per sample"):
+        quantizer.validate([{"image": images(3)}], metrics=["accuracy_top1"])
+
+
+def test_a_failed_calibration_leaves_the_session_as_it_was(quantizer: Quantizer, images: Callable[..., Any]) -> None:
+    before = quantizer.calibration
+
+    def breaks() -> Iterator[dict[str, np.ndarray]]:
+        yield {"image": images(4)}
+        raise UserError("image 5 is corrupt")
+
+    with pytest.raises(UserError, match="corrupt"):
+        quantizer.calibrate(breaks())
+    with pytest.raises(UserError, match="holds NaN"):
+        quantizer.calibrate([{"image": np.full((2, 3, 8, 8), np.nan, np.float32)}])
+    assert quantizer.calibration is before
+    assert len(quantizer.ranges()) > 0
+
+
+def test_steps_out_of_order_say_what_is_missing(branched: Path, tmp_path: Path) -> None:
+    quantizer = Quantizer(branched)
+    with pytest.raises(UserError, match="not calibrated yet"):
+        quantizer.quantize(tmp_path / "q.onnx")
+    with pytest.raises(UserError, match="nothing to validate yet"):
+        quantizer.validate([])
+    with pytest.raises(UserError, match=r"measured by harness\.run"):
+        quantizer.validate([], target="rpi")
+    with pytest.raises(UserError, match=r"choose one of|did you mean"):
+        Quantizer(branched, environment="asic")
+
+
+def test_a_network_that_changes_underneath_is_noticed(quantizer: Quantizer, branched: Path, tmp_path: Path) -> None:
+    model = read_model(branched)
+    model.producer_name = "edited"
+    onnx.save(model, branched)
+    with pytest.raises(UserError, match="changed on disk"):
+        quantizer.quantize(tmp_path / "q.onnx")
+
+
+def test_saved_sessions_are_lossless(quantizer: Quantizer, tmp_path: Path) -> None:
+    path = quantizer.save(tmp_path / "session.quantrig")
+    loaded = Quantizer.load(path)
+    pd.testing.assert_frame_equal(loaded.ranges(), quantizer.ranges())
+    first = quantizer.quantize(tmp_path / "a.onnx")
+    second = loaded.quantize(tmp_path / "b.onnx")
+    assert first.digest == second.digest
+    again = loaded.save(tmp_path / "again.quantrig")
+    assert Quantizer.load(again).quantize(tmp_path / "c.onnx").digest == first.digest
+    assert loaded.histogram("relu1") == quantizer.histogram("relu1")
+
+
+def test_sessions_notice_a_moved_or_changed_network(quantizer: Quantizer, branched: Path, tmp_path: Path) -> None:
+    path = quantizer.save(tmp_path / "session.quantrig")
+    moved = tmp_path / "moved.onnx"
+    branched.rename(moved)
+    with pytest.raises(UserError, match="no such network file"):
+        Quantizer.load(path)
+    assert Quantizer.load(path, model=moved).calibration is not None
+    model = read_model(moved)
+    model.producer_name = "edited"
+    onnx.save(model, moved)
+    with pytest.raises(UserError, match="changed since the session was saved"):
+        Quantizer.load(path, model=moved)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 half of one"])
+def test_damaged_sessions_are_user_errors(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.quantrig"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not a quantizer session"):
+        Quantizer.load(path)
+    with pytest.raises(UserError, match="no such session"):
+        Quantizer.load(tmp_path / "none.quantrig")
+
+
+def test_histogram_of_weights_is_exact(quantizer: Quantizer, branched: Path) -> None:
+    view = quantizer.histogram("pointwise", "Weights")
+    weights = Graph(read_model(branched)).array("pointwise.w")
+    bits = np.floor(np.log2(np.abs(weights[weights != 0]))).astype(int)
+    assert view.counts == {int(b): int((bits == b).sum()) for b in np.unique(bits)}
+    scaled = np.abs(weights) / view.scale
+    assert view.underflow == int(((scaled < 0.5) & (weights != 0)).sum())
+    assert view.overflow == 0  # MinMax never saturates
+
+
+def test_histogram_of_activations_counts_every_value(quantizer: Quantizer) -> None:
+    view = quantizer.histogram("relu1", scheme="Histogram")
+    assert sum(view.counts.values()) + view.zeros == 16 * 8 * 64
+    assert quantizer.histogram("image").minimum < 0
+    with pytest.raises(UserError, match="no layer 'nonsense'"):
+        quantizer.histogram("nonsense")
+    with pytest.raises(UserError, match="has no 'Weights'"):
+        quantizer.histogram("relu1", "Weights")
