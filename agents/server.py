@@ -23,6 +23,7 @@ from agents.boards import find_board
 from agents.config import AgentConfig
 from agents.interceptors import CallInterceptor
 from agents.limits import choose_limiter
+from agents.memory import use_few_arenas
 from agents.networks import NetworkTable
 from agents.probe import RuntimeProbe
 from agents.protocol import agent_pb2 as pb
@@ -65,6 +66,7 @@ def serve(config: AgentConfig, *, ready_json: bool, exit_on_stdin_eof: bool) -> 
     Raises:
         StartRefused: port in use, plain TCP beyond loopback, unusable certificates or data directory.
     """
+    use_few_arenas()
     os.umask(0o077)  # everything an agent makes, its unix socket included, is its own
     check_address(config)
     stop = threading.Event()

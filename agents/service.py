@@ -21,6 +21,7 @@ from agents.faults import AgentError, Fault
 from agents.frames import Kind
 from agents.identifiers import check_digest, check_identifier, check_options
 from agents.limits import Limiter
+from agents.memory import give_back
 from agents.networks import BLOCK_LIMIT_S, Network, NetworkTable
 from agents.patience import Patience
 from agents.probe import RuntimeProbe
@@ -127,7 +128,12 @@ class AgentService(rpc.AgentServicer):
 
     def Upload(self, request_iterator: Iterator[pb.UploadRequest], context: grpc.ServicerContext) -> pb.UploadReply:
         """Take in one file."""
-        requests = self._patience.of(request_iterator, context)
+        try:
+            return self._receive(self._patience.of(request_iterator, context), context)
+        finally:
+            give_back()
+
+    def _receive(self, requests: Iterator[pb.UploadRequest], context: grpc.ServicerContext) -> pb.UploadReply:
         header = _first(requests, "header").header
         digest = check_digest(header.digest)
         with self._store.receiving(digest, header.size_bytes, header.offset, context.is_active) as receiver:

@@ -66,7 +66,7 @@ class OnnxRuntimeCpu:
             )
         except Exception as error:  # noqa: BLE001 - the library has no common base class for its exceptions
             raise _explained("the network cannot be loaded", error) from None
-        return OnnxRuntimeSession(session, _really_used(session, options.providers))
+        return OnnxRuntimeSession(session, really_used(session, options.providers))
 
 
 class OnnxRuntimeSession:
@@ -95,7 +95,7 @@ class OnnxRuntimeSession:
         return functools.partial(self._session.run, self._names, dict(batch))
 
 
-def _really_used(session: Any, wanted: Sequence[str]) -> list[str]:  # noqa: ANN401 - the library is untyped
+def really_used(session: Any, wanted: Sequence[str]) -> list[str]:  # noqa: ANN401 - the library is untyped
     """Providers of the session; a wanted one without any use is refused, or its rows would carry a false name.
 
     ONNX Runtime falls back silently in two ways: it drops a provider whose library is missing, and it gives no node
