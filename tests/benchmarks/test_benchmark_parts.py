@@ -14,7 +14,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from benchmarks import bare_loop, machine, upload_client
+from benchmarks import bare_loop, machine, overhead, upload_client
 from benchmarks.counting_proxy import counting_proxy
 from benchmarks.sftp_server import find_sshd, sftp_server
 from benchmarks.uploads import tree_cpu_s
@@ -91,3 +91,19 @@ def test_the_sftp_peer_really_delivers(tmp_path: Path) -> None:
         assert hashlib.sha256(arrived.read_bytes()).digest() == hashlib.sha256(sent.read_bytes()).digest()
         forget()
         assert not arrived.exists()
+
+
+def test_ordered_work_is_blocks_warm_up_and_each_sample_through_both_networks() -> None:
+    blocks = [
+        {"network": network, "duration_s": 1.0, "batch_size": 2, "latency_ns": latencies}
+        for network, latencies in (
+            ("Floating-Point", [4_000_000, 4_000_000, 9_000_000]),
+            ("Quantized", [2_000_000]),
+            ("Quantized", [2_000_000]),
+            ("Floating-Point", [4_000_000]),
+        )
+    ]
+    record = {"samples": 1000, "targets": [{"blocks": blocks, "loadings": [{"warm_up_s": 2.0}, {"warm_up_s": 3.0}]}]}
+
+    # 4 blocks of 1 s, 5 s of warm-up, 1,000 samples at 2 ms and at 1 ms each.
+    assert overhead.ordered_s(record) == pytest.approx(4.0 + 5.0 + 2.0 + 1.0)
