@@ -12,7 +12,7 @@ _POLL_S = 0.2
 
 
 class Quiet:
-    """A shared-or-alone lock: nothing else of this agent runs a network while a block is timed.
+    """A shared-or-alone lock: nothing else of this agent loads or runs a network while a block is timed.
 
     Whoever wants to be alone comes first: new batches wait, or a stream of them could keep a block waiting for ever.
     """

@@ -161,7 +161,11 @@ class AgentService(rpc.AgentServicer):
             check_identifier(request.runtime, "runtime")
         options = check_options(request.options)
         name, entry = self._probe.find(request.runtime)
-        with contextlib.closing(self._networks.prepare(digest, name, entry, options, context.is_active)) as events:
+        waiting = context.is_active
+        with (
+            self._quiet.shared(waiting),  # loading and compiling would slow a block down
+            contextlib.closing(self._networks.prepare(digest, name, entry, options, waiting)) as events,
+        ):
             for event in events:
                 if self._config.emulated:
                     _forget_times(event)

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from agents.faults import AgentError, Fault, one_line
 from agents.frames import MAX_FRAME_BYTES, Channel, ChannelClosed, ChannelTimeout, Kind
+from agents.limits import GroupLimiter
 from agents.protocol import agent_pb2 as pb
 from agents.quiet import Quiet
 from agents.runtimes import describe_all, load_runtime
@@ -70,6 +71,24 @@ def test_whoever_leaves_while_waiting_holds_up_nobody() -> None:
         assert left.value.fault is Fault.TIMED_OUT
         with quiet.shared(always):  # not kept out by the one who wanted to be alone
             pass
+
+
+def test_a_group_of_version_2_by_its_files(tmp_path: Path) -> None:
+    """What is written where, by the kernel's cgroup-v2 document; a plain directory takes the place of cgroupfs.
+
+    A kernel's own answer is in test_row_19, on machines that have such a hierarchy.
+    """
+    limit = GroupLimiter("cgroup-v2", tmp_path).limit(700 << 20)
+    (group,) = tmp_path.iterdir()
+    assert group.name.startswith(f"quantrig-{os.getpid()}-")
+    written = {path.name: path.read_text() for path in group.iterdir()}
+    assert written == {"memory.max": str(700 << 20), "memory.swap.max": "0", "memory.oom.group": "1"}
+    limit.apply(1234)
+    assert (group / "cgroup.procs").read_text() == "1234"
+    (group / "memory.events").write_text("low 0\nhigh 0\nmax 9\noom 1\noom_kill 0\noom_group_kill 0\n")
+    assert not limit.exceeded()
+    (group / "memory.events").write_text("low 0\nhigh 0\nmax 9\noom 1\noom_kill 2\noom_group_kill 1\n")
+    assert limit.exceeded()
 
 
 def pair() -> tuple[Channel, socket.socket]:
