@@ -15,7 +15,7 @@ from harness.errors import UserError
 from harness.quantize.feed import Batch, input_specs, passes
 from harness.quantize.graph import Graph, read_model, sha256_of
 from harness.quantize.observe import ChannelSums, TensorStats
-from harness.quantize.placement import Layers, all_activations, make_plan
+from harness.quantize.placement import Layers, make_plan, tensors_to_observe
 from harness.quantize.preparation import Prepared, prepare_model
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.runtime import open_session, run_session, with_outputs
@@ -112,9 +112,7 @@ def calibrate_prepared(
         raise UserError(msg)
     graph = Graph(prepared.model)
     plan = make_plan(graph, rule_book(environment))
-    needed = set(plan.observed_tensors())
-    # In the network's order, so that the first layer that goes wrong is the one that is named.
-    wanted = [name for name in all_activations(graph) if layers == "all" or name in needed]
+    wanted = tensors_to_observe(graph, plan, layers)
     fed = [name for name in wanted if name in graph.inputs]
     inner = [name for name in wanted if name not in graph.inputs]
     # Exposing more than the needed tensors would stop the runtime from fusing what it can.

@@ -274,10 +274,16 @@ class _Groups:
                 self._parent[self.root(other)] = self.root(first)
 
 
-def all_activations(graph: Graph) -> tuple[str, ...]:
-    """Every float tensor of the main graph that is not a constant: inputs first, then layer by layer."""
+def tensors_to_observe(graph: Graph, plan: Plan, layers: Layers) -> tuple[str, ...]:
+    """The tensors that calibration looks at, in the network's order: inputs first, then layer by layer.
+
+    The order makes the first layer that goes wrong the one that an error names.
+    """
+    needed = set(plan.observed_tensors())
     names = [*graph.inputs, *(name for node in graph.nodes for name in node.output if name)]
-    return tuple(name for name in names if graph.element_type(name) == TensorProto.FLOAT)
+    return tuple(
+        name for name in names if name in needed or (layers == "all" and graph.element_type(name) == TensorProto.FLOAT)
+    )
 
 
 def is_depthwise(graph: Graph, unit: Unit) -> bool:

@@ -16,7 +16,7 @@ from harness.quantize.feed import Batch
 from harness.quantize.graph import Graph, read_model, sha256_of, subgraphs
 from harness.quantize.observe import TensorStats
 from harness.quantize.placement import Plan, make_plan
-from harness.quantize.preparation import prepare_model, write_model
+from harness.quantize.preparation import Prepared, prepare_model, write_model
 from harness.quantize.rewrite import Corrections, build
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.rulebooks.rules import Bias
@@ -92,9 +92,10 @@ def quantize(
     if out.exists() and out.samefile(model):
         msg = f"{out}: would overwrite the float network; choose another output file"
         raise UserError(msg)
-    prepared = prepare_model(read_model(model), str(model)).model
+    preparation = prepare_model(read_model(model), str(model))
+    prepared = preparation.model
     graph = Graph(prepared)
-    plan = make_plan(graph, rules, exclude)
+    plan = make_plan(graph, rules, _as_prepared(exclude, preparation))
     notes = list(rules.notes)
     if not plan.units:
         notes.append("nothing to quantize: the network stays float")
@@ -117,6 +118,18 @@ def quantize(
         tuple(notes),
         disabled,
     )
+
+
+def _as_prepared(exclude: Collection[str], preparation: Prepared) -> list[str]:
+    """Names of the layers that compute now what the named ones did: a folded normalization is its convolution."""
+    names = []
+    for name in exclude:
+        layer = name
+        while layer in preparation.folded:
+            layer = preparation.folded[layer]
+        if layer not in preparation.removed:  # a removed dropout is float already
+            names.append(layer)
+    return names
 
 
 def _check_calibration(model: Path, calibration: Calibration, digest: str, environment: str) -> None:

@@ -12,6 +12,7 @@ from harness.quantize.graph import Graph, Use, attribute, subgraphs
 from harness.quantize.rulebooks.rules import Kind, RuleBook
 
 EXCLUDED = "excluded by name"
+
 #: Operators that an int8 network consists of; a network that holds one is quantized already.
 QUANTIZED_OPS = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"}
@@ -87,7 +88,10 @@ def find_units(graph: Graph, rules: RuleBook, exclude: Collection[str] = ()) -> 
         unit = _fuse(graph, rules, unit, exclude)
         taken.update(unit.members)
         if any(member in exclude for member in unit.members):
-            reasons |= dict.fromkeys(unit.members, EXCLUDED)
+            reasons |= {
+                member: EXCLUDED if member in exclude else f"part of {unit.name!r}, which is excluded by name"
+                for member in unit.members
+            }
         else:
             units.append(unit)
     return units, reasons

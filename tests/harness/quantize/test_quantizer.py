@@ -106,6 +106,15 @@ def test_excluded_layers_stay_float(branched: Path, tmp_path: Path, images: Call
     assert "WeightBiasQuantization" in out.disabled_optimizers
 
 
+def test_names_of_folded_and_removed_layers_can_be_excluded(
+    branched: Path, tmp_path: Path, images: Callable[..., Any]
+) -> None:
+    out = make(branched, tmp_path / "q.onnx", "cpu", images(16), exclude=("bn", "dropout"))
+    kept = dict(out.kept_float)
+    assert kept["stem"] == "excluded by name"
+    assert kept["relu1"] == "part of 'stem', which is excluded by name"
+
+
 def test_excluding_a_layer_gains_its_error_back(
     branched: Path, tmp_path: Path, run: Callable[..., Any], images: Callable[..., Any]
 ) -> None:

@@ -44,6 +44,18 @@ def test_the_whole_line(
     assert sha256_of(branched) == before
 
 
+def test_data_may_be_named(branched: Path, tmp_path: Path, images: Callable[..., Any]) -> None:
+    np.savez(tmp_path / "data.npz", image=images(20), labels=np.zeros(20, np.int64))
+    quantizer, other = Quantizer(branched), Quantizer(branched)
+    named = quantizer.calibrate(str(tmp_path / "data.npz"))
+    streamed = other.calibrate({"image": images(20)[i : i + 1]} for i in range(20))
+    pd.testing.assert_frame_equal(named, streamed, rtol=1e-5)
+    assert quantizer.calibration is not None
+    assert quantizer.calibration.samples == 20
+    quantizer.quantize(tmp_path / "q.onnx")
+    assert quantizer.validate(tmp_path / "data.npz").NumSamples == 20
+
+
 def test_own_metrics_and_unknown_ones(quantizer: Quantizer, tmp_path: Path, images: Callable[..., Any]) -> None:
     quantizer.quantize(tmp_path / "q.onnx", method="minmax")
 
