@@ -1,10 +1,45 @@
 """quantrig: float and int8 networks side by side, on the boards themselves.
 
+    import harness
+    q = harness.Quantizer("net.onnx", environment="cpu")
+    q.calibrate("images/")
+    q.quantize("net.int8.onnx")
+    finished = harness.run("job.yaml", targets=["this-machine"])
+
 The public names load on first use, so that `quantrig --help` and pytest stay fast.
 """
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from harness._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from harness.judge.comparison import Comparison as Comparison
+    from harness.quantize import Quantizer as Quantizer
+    from harness.quantize import details as details
+    from harness.quantize import network_metrics as network_metrics
+    from harness.quantize import prepare as prepare
+    from harness.runs.api import run as run
+    from harness.runs.engine import Run as Run
+
+_HOMES = {
+    "Comparison": "harness.judge.comparison",
+    "Quantizer": "harness.quantize",
+    "Run": "harness.runs.engine",
+    "details": "harness.quantize",
+    "network_metrics": "harness.quantize",
+    "prepare": "harness.quantize",
+    "run": "harness.runs.api",
+}
+
+__all__ = ["Comparison", "Quantizer", "Run", "__version__", "details", "network_metrics", "prepare", "run"]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 (whatever the name stands for)
+    if name not in _HOMES:
+        message = f"module 'harness' has no attribute '{name}'"
+        raise AttributeError(message)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.errors import ExitCode, QuantrigError, UserError
 from harness.host import host_environment
 from harness.job import Job, job_from_mapping
+from harness.judge.comparison import Comparison
 from harness.judge.figure import Network, Source
 from harness.judge.verdict import exit_code
 from harness.report.publish import Published, publish
@@ -47,6 +48,14 @@ class Run:
     def exit_code(self) -> ExitCode:
         """What the command returns."""
         return exit_code(self.record)
+
+    def comparison(self, target: str) -> Comparison:
+        """Float against int8 on one target.
+
+        Raises:
+            KeyError: the run has no such target.
+        """
+        return Comparison.of(self.record, target)
 
 
 def start(plan: Plan, store: Store, observer: Observer | None = None) -> Run:

@@ -5,9 +5,11 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.e2e.whole_run import Agent, Bench, descendants, wait_for
@@ -42,7 +44,7 @@ def test_a_killed_agent_costs_its_own_rows_only_and_resume_completes_them(
 ) -> None:
     agent = agents("board")
     two_targets(bench, agent.address)
-    process = bench.start("run", "job.yaml", "--profile", "standard", "--out", "out")
+    process = bench.start("run", "job.yaml", "--profile", "quick", "--out", "out")
     wait_for(lambda: blocks_of(bench, "far") >= 3, "the first timed blocks")
     agent.kill()
     _, errors = process.communicate(timeout=120)
@@ -68,7 +70,7 @@ def test_a_killed_agent_costs_its_own_rows_only_and_resume_completes_them(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_leaves_no_process_keeps_finished_blocks_and_can_be_resumed(bench: Bench, number: int) -> None:
-    process = bench.start("run", "job.yaml", "--profile", "standard", "--out", "out", "--targets", "here")
+    process = bench.start("run", "job.yaml", "--profile", "quick", "--out", "out", "--targets", "here")
     wait_for(lambda: blocks_of(bench, "here") >= 3, "the first timed blocks")
     family = descendants(process.pid)
     assert family
@@ -85,7 +87,7 @@ def test_ctrl_c_leaves_no_process_keeps_finished_blocks_and_can_be_resumed(bench
 
 
 def test_a_killed_host_leaves_no_process_and_loses_at_most_the_block_in_flight(bench: Bench) -> None:
-    process = bench.start("run", "job.yaml", "--profile", "standard", "--out", "out", "--targets", "here")
+    process = bench.start("run", "job.yaml", "--profile", "quick", "--out", "out", "--targets", "here")
     wait_for(lambda: blocks_of(bench, "here") >= 4, "the first timed blocks")
     family = descendants(process.pid)
     os.kill(process.pid, signal.SIGKILL)
@@ -133,8 +135,6 @@ def test_a_full_disk_on_the_board_is_one_line(bench: Bench, agents: Callable[...
 
 
 def test_a_network_that_says_nan_is_named_with_its_sample(bench: Bench) -> None:
-    import numpy as np
-
     with np.load(bench.folder / "data.npz") as arrays:
         x, labels = arrays["x"].copy(), arrays["labels"]
     x[150] = 3e38  # finite, but the convolution's sum is not
@@ -154,8 +154,6 @@ def test_a_changed_network_cannot_be_resumed(bench: Bench) -> None:
 
 
 def test_a_port_in_use_is_one_line(tmp_path: Path, agents: Callable[..., Agent]) -> None:
-    import sys
-
     agent = agents("first")
     done = subprocess.run(
         [sys.executable, "-m", "agents", "serve", "--listen", agent.address, "--data", str(tmp_path / "second")],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from harness.quantize.rulebooks.rules import (
     COMMON_FLOAT_REASONS,
+    MOVERS,
     NOT_BIT_EXACT,
     ActivationType,
     Bias,
@@ -21,6 +22,7 @@ from harness.quantize.rulebooks.rules import (
 )
 
 _POOL = "averages in float: TensorRT fuses no Q/DQ into it without losing precision"
+_MOVES = "moves values only: TensorRT carries the type of its neighbours through it"
 
 RULES = RuleBook(
     environment="gpu",
@@ -44,7 +46,7 @@ RULES = RuleBook(
         **COMMON_FLOAT_REASONS,
         "AveragePool": _POOL,
         "GlobalAveragePool": _POOL,
-        "Concat": "moves values only: TensorRT carries the type of its neighbours through it",
+        **dict.fromkeys(MOVERS - {"MaxPool"} | {"Concat"}, _MOVES),
         "Relu": "follows no int8 layer that it could fuse into",
         "Clip": "follows no int8 layer that it could fuse into",
         "Mul": "pointwise: fused into its neighbours in float",

@@ -1,1 +1,0 @@
-"""Run: who runs what when, the journal of it, and how it resumes."""
