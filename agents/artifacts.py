@@ -1,7 +1,7 @@
 """The files an agent holds, each named by its sha256: uploads that resume, a quota, nothing that follows a link.
 
-`DIR/blobs/<digest>` are complete, `DIR/partial/<digest>` unfinished. A host never names a path, and no archive is ever
-opened: the only thing that arrives is the bytes of one file.
+`DIR/blobs/<digest>` are complete, `DIR/partial/<digest>` unfinished files. A host never names a path, and no archive is
+ever opened: the only thing that arrives is the bytes of one file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
 import threading
 import time
@@ -36,6 +37,9 @@ class StoreBusy(Exception):
 
 class ArtifactStore:
     """Files by digest below one private directory, which no second agent may use at the same time.
+
+    Attributes:
+        homes: an empty directory in it for the working directories of children.
 
     Args:
         root: the data directory; made with mode 0700.
@@ -63,6 +67,10 @@ class ArtifactStore:
             raise StoreBusy(f"{root} is used by another agent: stop it or choose another --data directory") from None
         self._blobs = _private_directory(root / "blobs")
         self._partial = _private_directory(root / "partial")
+        # Empty directories that children work in; those of an agent that was killed are still there.
+        self.homes = root / "homes"
+        shutil.rmtree(self.homes, ignore_errors=True)
+        self.homes.mkdir(mode=0o700)
         self._changed = threading.Condition()
         self._uploading: set[str] = set()
         self._reserved: dict[str, int] = {}  # bytes promised to uploads in progress, those on disk already included

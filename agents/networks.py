@@ -274,7 +274,7 @@ class NetworkTable:
             limit = self._limiter.limit(config.child_memory_bytes)
         except OSError as error:
             raise AgentError(Fault.EXHAUSTED, f"the board cannot limit a process: {error.strerror}") from None
-        child = ChildProcess(task, limit, config.child_memory_bytes, (descriptor,))
+        child = ChildProcess(task, limit, config.child_memory_bytes, (descriptor,), self._store.homes)
         with self._guard:
             self._starting.add(child)
             closed = self._closed

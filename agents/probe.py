@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 from agents.config import AgentConfig
 from agents.faults import AgentError, Fault, one_line
@@ -23,10 +24,12 @@ class RuntimeProbe:
     Args:
         config: for the memory limit.
         limiter: makes it.
+        homes: where its child's working directory is made.
     """
 
-    def __init__(self, config: AgentConfig, limiter: Limiter) -> None:
+    def __init__(self, config: AgentConfig, limiter: Limiter, homes: Path) -> None:
         self._config = config
+        self._homes = homes
         self._limiter = limiter
         self._known = threading.Event()
         self._found: list[dict[str, object]] = []
@@ -85,7 +88,7 @@ class RuntimeProbe:
     def _look(self) -> None:
         try:
             size_bytes = self._config.child_memory_bytes
-            self._child = ChildProcess({"do": "probe"}, self._limiter.limit(size_bytes), size_bytes, ())
+            self._child = ChildProcess({"do": "probe"}, self._limiter.limit(size_bytes), size_bytes, (), self._homes)
             while (frame := self._child.receive("probing", _LIMIT_S)).kind is not Kind.ENDED:
                 self._found.append(json.loads(frame.payload))
             self._child.end("it was done")

@@ -54,12 +54,15 @@ class ChildProcess:
         limit: its memory limit; removed when the process has ended.
         limit_bytes: for the message when it was reached.
         descriptors: file descriptors it inherits, under the same numbers.
+        homes: where its empty working directory is made.
 
     Raises:
         AgentError: EXHAUSTED when no process can be started.
     """
 
-    def __init__(self, task: dict[str, object], limit: Limit, limit_bytes: int, descriptors: Sequence[int]) -> None:
+    def __init__(
+        self, task: dict[str, object], limit: Limit, limit_bytes: int, descriptors: Sequence[int], homes: Path
+    ) -> None:
         self._limit = limit
         self._limit_bytes = limit_bytes
         self._verdict = ""  # why we ended it, when we did
@@ -67,7 +70,7 @@ class ChildProcess:
         self._ended = threading.Event()
         self._cause = ""
         # An empty directory nobody else can write to: a runtime that looks for files by relative path finds none.
-        self._home = tempfile.TemporaryDirectory(prefix="quantrig-child-", ignore_cleanup_errors=True)
+        self._home = tempfile.TemporaryDirectory(dir=homes, ignore_cleanup_errors=True)
         ours, theirs = socket.socketpair()
         self.started = time.perf_counter()
         try:

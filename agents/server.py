@@ -92,7 +92,7 @@ def serve(config: AgentConfig, *, ready_json: bool, exit_on_stdin_eof: bool) -> 
         port = _bind(server, config)
         networks = NetworkTable(config, store, limiter)
         cleanup.callback(networks.close)
-        probe = RuntimeProbe(config, limiter)
+        probe = RuntimeProbe(config, limiter, store.homes)
         cleanup.callback(probe.close)
         board = find_board(config.board)
         rpc.add_AgentServicer_to_server(AgentService(config, board, store, networks, limiter, probe), server)

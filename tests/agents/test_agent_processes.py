@@ -12,10 +12,10 @@ import socket
 import struct
 import threading
 import time
-from functools import partial
-from typing import Any
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -209,6 +209,10 @@ def test_children_die_with_a_killed_agent(start_agent: StartAgent) -> None:
     agent.process.kill()
     wait_for(lambda: not any(is_running(pid) for pid in children), "death of the children")
     busy.cancel()
+    assert len(list((agent.data_dir / "homes").iterdir())) == 2  # nobody was left to remove them
+    again = start_agent(data_dir=agent.data_dir)
+    again.stub.Describe(pb.DescribeRequest(), timeout=30)
+    wait_for(lambda: not list((agent.data_dir / "homes").iterdir()), "removal by the next agent")
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "stdin"])
@@ -271,6 +275,7 @@ def test_row_16_a_child_has_a_fixed_environment(start_agent: StartAgent) -> None
     # Nothing open but its channel, its output, and what the runtime opened for itself: no file of the store.
     targets = {os.readlink(entry) for entry in Path(f"/proc/{child}/fd").iterdir()}
     assert not [target for target in targets if target.startswith(str(agent.data_dir))]
+    assert Path(os.readlink(f"/proc/{child}/cwd")).parent == agent.data_dir / "homes"
     assert not [target for target in targets if "inet" in target]
     # And no connection to anywhere.
     inodes = {target[8:-1] for target in targets if target.startswith("socket:[")}
