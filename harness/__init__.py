@@ -12,6 +12,7 @@ The public names load on first use, so that `quantrig --help` and pytest stay fa
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from harness._version import __version__
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from harness.quantize import prepare as prepare
     from harness.runs.api import run as run
     from harness.runs.engine import Run as Run
+
+# The official ONNX Runtime builds send names and hashes of models home unless told not to (since 1.29); a lab's
+# networks are nobody else's business. Set before the first import of onnxruntime, like this one is.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Comparison": "harness.judge.comparison",

@@ -131,7 +131,7 @@ def compare(
         result = _run_once(request, lab, target, job)
         for figure in result:
             if figure.value is not None:
-                name = f"{figure.metric}[{figure.network.value}]"
+                name = f"{figure.network.value}.{figure.metric}"
                 request.node.user_properties.append((name, f"{figure.value:.9g}"))
                 request.node.user_properties.append((f"{name}.source", figure.source.value))
         if result.status != "done":

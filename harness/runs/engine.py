@@ -237,9 +237,8 @@ def _quantize_all(
         made[environment] = quantize_for(
             plan.job,
             environment,
-            plan.data,
+            plan.feeds,
             plan.split.calibration,
-            fixed_batch=plan.fixed_batch,
             out=path,
             progress=progress,
         )

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -35,6 +36,13 @@ class NetworkFile:
     size_bytes: int
     learnable_bytes: int
     disabled_optimizers: tuple[str, ...] = ()
+
+
+class Feeds(Protocol):
+    """Reads samples as the network takes them, a stream."""
+
+    def __call__(self, indices: Sequence[int], progress: Callable[[int], None] | None, /) -> Iterator[dict[str, Array]]:
+        """The samples of `indices`; `progress` is told how many were given."""
 
 
 def digest_of(path: Path) -> str:
@@ -74,17 +82,17 @@ def calibration_feeds(
 def quantize_for(
     job: Job,
     environment: str,
-    data: DataSet,
+    feeds_of: Feeds,
     calibration: Sequence[int],
     *,
-    fixed_batch: int | None,
     out: Path,
     progress: Callable[[int, int], None],
 ) -> tuple[NetworkFile, QuantizedRecord]:
     """Make (or take over) the int8 network of one environment.
 
     Args:
-        calibration: indices into `data`.
+        feeds_of: reads samples as the network takes them.
+        calibration: which samples.
         out: the file to write.
         progress: called with (samples calibrated, of how many).
 
@@ -94,7 +102,7 @@ def quantize_for(
     if job.quantized is not None:
         model = describe_own(job.quantized)
     else:
-        model = _quantize(job, environment, data, calibration, fixed_batch=fixed_batch, out=out, progress=progress)
+        model = _quantize(job, environment, feeds_of, calibration, out=out, progress=progress)
     file = network_file(model.path, model.disabled_optimizers)
     record = QuantizedRecord(
         environment=environment,
@@ -112,10 +120,9 @@ def quantize_for(
 def _quantize(
     job: Job,
     environment: str,
-    data: DataSet,
+    feeds_of: Feeds,
     calibration: Sequence[int],
     *,
-    fixed_batch: int | None,
     out: Path,
     progress: Callable[[int, int], None],
 ) -> QuantizedModel:
@@ -125,7 +132,7 @@ def _quantize(
     total = len(ranges_from)
     ranges = calibrate(
         job.model,
-        calibration_feeds(data, ranges_from, fixed_batch, lambda done: progress(done, total)),
+        feeds_of(ranges_from, lambda done: progress(done, total)),
         environment=environment,
         layers="needed",
         histograms=choice.method != "minmax",
@@ -137,7 +144,7 @@ def _quantize(
         method=choice.method,
         exclude=tuple(choice.exclude),
         out=out,
-        held_back=list(calibration_feeds(data, held, fixed_batch)) if choice.method == "auto" else None,
+        held_back=list(feeds_of(held, None)) if choice.method == "auto" else None,
     )
 
 

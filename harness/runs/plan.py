@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,9 @@ from harness.data import (
 )
 from harness.errors import UserError
 from harness.job import Job
+from harness.runs.networks import calibration_feeds
 from harness.runs.profile import Profile
+from harness.runs.sequences import with_states
 from harness.targets.lab import Lab, Target
 
 
@@ -60,6 +62,15 @@ class Plan:
     def samples(self) -> tuple[int, ...]:
         """The samples that accuracy rests on."""
         return tuple(range(len(self.data))) if self.split_name == "all" else self.split.validation
+
+    def feeds(
+        self, indices: Sequence[int], progress: Callable[[int], None] | None = None
+    ) -> Iterator[dict[str, NDArray[np.generic]]]:
+        """The samples of `indices` as the float network takes them, with its state where it is recurrent."""
+        if not self.job.state:
+            return calibration_feeds(self.data, indices, self.fixed_batch, progress)
+        samples = calibration_feeds(self.data, indices, 1, progress)
+        return with_states(self.job.model, samples, self.job.state, self.zero_state())
 
     def zero_state(self) -> dict[str, NDArray[np.generic]]:
         """The state a recurrent network starts from; empty for the others. Free dimensions count as 1."""

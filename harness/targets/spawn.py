@@ -23,6 +23,7 @@ from typing import IO
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
+from agents import protocol
 from harness.errors import Unreachable
 from harness.targets.errors_map import CallCancelled
 from harness.targets.validate import clean_text
@@ -193,9 +194,7 @@ def safe_name(name: str) -> str:
 
 def _environment() -> dict[str, str]:
     """Ours, with the place that `agents` is imported from: the agent does not start in our working directory."""
-    import agents
-
-    root = str(Path(agents.__file__).parent.parent)
+    root = str(Path(protocol.__file__).parents[2])
     inherited = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{inherited}" if inherited else root}
 

@@ -48,7 +48,8 @@ def labels_of(model: Path, x: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarr
     import onnxruntime
 
     (y,) = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(None, {"x": x})
-    return np.asarray(y).argmax(axis=1).astype(np.int64)
+    best: np.ndarray[Any, np.dtype[np.int64]] = np.asarray(y).argmax(axis=1).astype(np.int64)
+    return best
 
 
 class Bench:

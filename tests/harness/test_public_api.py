@@ -17,7 +17,7 @@ def test_every_public_name_loads() -> None:
     for name in harness.__all__:
         assert getattr(harness, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = harness.nonsense  # type: ignore[attr-defined]
+        _ = harness.nonsense
 
 
 def test_both_packages_carry_one_version_and_the_host_asks_for_it() -> None:
@@ -47,4 +47,5 @@ def test_the_host_side_imports_only_the_protocol_of_the_agent_side() -> None:
     for path in (ROOT / "harness").rglob("*.py"):
         for line in path.read_text().splitlines():
             if line.strip().startswith(("from agents", "import agents")):
-                assert line.strip().startswith("from agents.protocol"), f"{path}: {line}"
+                allowed = line.strip().startswith("from agents.protocol") or line == "from agents import protocol"
+                assert allowed, f"{path}: {line}"

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.judge.figure import Network, Source
@@ -22,7 +24,7 @@ def outputs(tmp_path: Path) -> OutputStore:
 
 def test_outputs_come_back_bit_for_bit_whatever_their_names(outputs: OutputStore) -> None:
     rng = np.random.default_rng(0)
-    values = {
+    values: dict[str, NDArray[Any]] = {
         "file": rng.standard_normal((3, 4)).astype(np.float32),
         "a/b:0": np.array([[np.nan], [np.inf], [-0.0]], dtype=np.float64),
         "": rng.integers(-128, 127, (3, 2, 2), dtype=np.int8),
