@@ -130,7 +130,8 @@ def _plan_outputs(graph: Graph, rules: RuleBook, units: list[Unit], reasons: dic
         observed.setdefault(groups.root(name), [])
         if name not in derived:
             observed[groups.root(name)].append(name)
-    group_of = {name: groups.root(name) for name in quantized}
+    # sorted: a set has another order in every process, and the same network must have the same digest
+    group_of = {name: groups.root(name) for name in sorted(quantized)}
     return Plan(
         rules,
         tuple(active),
