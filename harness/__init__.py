@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from harness._version import __version__
 
 if TYPE_CHECKING:
+    from harness.api import Quantizer as Quantizer
+    from harness.api import run as run
     from harness.judge.comparison import Comparison as Comparison
-    from harness.quantize import Quantizer as Quantizer
     from harness.quantize import details as details
     from harness.quantize import network_metrics as network_metrics
     from harness.quantize import prepare as prepare
-    from harness.runs.api import run as run
     from harness.runs.engine import Run as Run
 
 # The official ONNX Runtime builds send names and hashes of models home unless told not to (since 1.29); a lab's
@@ -32,12 +32,12 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOMES = {
     "Comparison": "harness.judge.comparison",
-    "Quantizer": "harness.quantize",
+    "Quantizer": "harness.api",
     "Run": "harness.runs.engine",
     "details": "harness.quantize",
     "network_metrics": "harness.quantize",
     "prepare": "harness.quantize",
-    "run": "harness.runs.api",
+    "run": "harness.api",
 }
 
 __all__ = ["Comparison", "Quantizer", "Run", "__version__", "details", "network_metrics", "prepare", "run"]

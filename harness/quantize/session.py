@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -152,7 +152,7 @@ class Quantizer:
 
         Args:
             data: anything DATA names, or an iterable of (inputs, labels).
-            target: None: emulated on this machine. Boards are reached by `harness.run`, which measures time too.
+            target: None: emulated on this machine; `harness.Quantizer`, which sees the boards too, takes one.
             metrics: names or functions of (outputs, labels).
             preprocess: of named image data.
 
@@ -160,7 +160,7 @@ class Quantizer:
             UserError: nothing was quantized yet, a target is named, or the data are unusable.
         """
         if target is not None:
-            msg = f"target {target!r}: boards are measured by harness.run(job, targets=[…]); leave target=None here"
+            msg = f"target {target!r}: this class knows no boards; use harness.Quantizer, or leave target=None"
             raise UserError(msg)
         if self.quantized is None:
             msg = "nothing to validate yet; call quantize() first"
@@ -174,7 +174,7 @@ class Quantizer:
         return Path(path)
 
     @classmethod
-    def load(cls, path: str | Path, model: str | Path | None = None) -> Quantizer:
+    def load(cls, path: str | Path, model: str | Path | None = None) -> Self:
         """Read a session.
 
         Args:

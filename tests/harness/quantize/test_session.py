@@ -93,7 +93,7 @@ def test_steps_out_of_order_say_what_is_missing(branched: Path, tmp_path: Path) 
         quantizer.quantize(tmp_path / "q.onnx")
     with pytest.raises(UserError, match="nothing to validate yet"):
         quantizer.validate([])
-    with pytest.raises(UserError, match=r"measured by harness\.run"):
+    with pytest.raises(UserError, match=r"use harness\.Quantizer"):
         quantizer.validate([], target="rpi")
     with pytest.raises(UserError, match=r"choose one of|did you mean"):
         Quantizer(branched, environment="asic")
