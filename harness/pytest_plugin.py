@@ -4,17 +4,17 @@
         result = compare("job.yaml")
         assert result.figure("accuracy_top1_delta").ci_low > -0.01
 
-Loaded by every pytest run of an environment that has quantrig, so everything heavy is imported on first use.
+Loaded by every pytest run of an environment that has quantrig, so everything heavy is imported on first use, and a
+project's own fixture or parameter called `target` stays that project's.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,6 +25,21 @@ if TYPE_CHECKING:
 
 _LAB: pytest.StashKey[Lab | None] = pytest.StashKey()
 _UID: pytest.StashKey[str] = pytest.StashKey()
+_MISUSE: pytest.StashKey[str] = pytest.StashKey()
+_RECORDED: pytest.StashKey[set[str]] = pytest.StashKey()
+
+#: Of harness.runs.profile, which is too heavy to import here.
+PROFILES = ("quick", "standard")
+#: Of harness.targets.boards.
+ENVIRONMENTS = ("gpu", "cpu", "fpga", "host")
+_BOARD_ARGUMENTS = ("environment", "tags")
+
+
+@dataclass(frozen=True, slots=True)
+class _Misuse:
+    """Stands in for a target where the command line, the lab or a marker is wrong."""
+
+    message: str
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,7 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--lab", metavar="FILE", help="the lab file (default: targets.yaml in the root folder)")
     group.addoption("--targets", metavar="A,B", help="only these targets (default: all of the lab)")
     group.addoption("--quantrig-out", metavar="DIR", help="where runs are published (default: reports/pytest)")
-    group.addoption("--quantrig-profile", default="quick", help="how much to measure: quick (default) or standard")
+    group.addoption(
+        "--quantrig-profile", choices=PROFILES, default=PROFILES[0], help="how much to measure (default: quick)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,7 +64,33 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_UID] = worker["testrunuid"] if worker else uuid.uuid4().hex
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Check what the command line asks for, before any test is looked at.
+
+    Raises:
+        pytest.UsageError: no such lab or target.
+    """
+    if session.config.getoption("--lab") or session.config.getoption("--targets") is not None:
+        _targets(session.config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config) -> None:
+    """Stop on what turned out to be wrong while tests were collected, where an error would be a traceback.
+
+    Raises:
+        pytest.UsageError: the lab file of the root folder is broken, or a marker cannot be understood.
+    """
+    # a worker of xdist has nobody to tell: there the tests concerned fail with this line
+    if _MISUSE in config.stash and not hasattr(config, "workerinput"):
+        raise pytest.UsageError(config.stash[_MISUSE])
+
+
 def _lab_of(config: pytest.Config) -> Lab | None:
+    """The lab, None where there is none.
+
+    Raises:
+        pytest.UsageError: the file is missing or broken.
+    """
     if _LAB not in config.stash:
         config.stash[_LAB] = _load_lab(config)
     return config.stash[_LAB]
@@ -55,10 +98,10 @@ def _lab_of(config: pytest.Config) -> Lab | None:
 
 def _load_lab(config: pytest.Config) -> Lab | None:
     from harness.errors import UserError
-    from harness.targets.lab import load_lab
+    from harness.targets.lab import LAB_FILE, load_lab
 
     named = config.getoption("--lab")
-    path = Path(named) if named else config.rootpath / "targets.yaml"
+    path = config.invocation_params.dir / named if named else config.rootpath / LAB_FILE
     if not named and not path.exists():
         return None
     try:
@@ -67,35 +110,84 @@ def _load_lab(config: pytest.Config) -> Lab | None:
         raise pytest.UsageError(str(error)) from error
 
 
+def _targets(config: pytest.Config) -> list[Target] | None:
+    """The targets of `--targets`; None without a lab.
+
+    Raises:
+        pytest.UsageError: no such lab or target.
+    """
+    from harness.errors import UserError
+
+    lab = _lab_of(config)
+    only = config.getoption("--targets")
+    if only is None:
+        return None if lab is None else list(lab.targets.values())
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    if lab is None:
+        raise pytest.UsageError(f"--targets {only}: no lab: give --lab targets.yaml")
+    if not names:
+        raise pytest.UsageError(f"--targets {only!r} names no target; it has {', '.join(lab.targets)}")
+    try:
+        return lab.select(names)
+    except UserError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for `target` (or `compare`) once for each target it fits."""
-    if not {"target", "compare"} & set(metafunc.fixturenames):
+    if not _asks_for_ours(metafunc):
         return
+    try:
+        chosen = _chosen(metafunc)
+    except pytest.UsageError as error:
+        metafunc.config.stash.setdefault(_MISUSE, str(error))
+        chosen = [pytest.param(_Misuse(str(error)), id="misuse")]
+    metafunc.parametrize("target", chosen, indirect=True, scope="session")
+
+
+def _asks_for_ours(metafunc: pytest.Metafunc) -> bool:
+    """Whether `target` is our fixture here, and the test does not choose its targets itself."""
     if "target" not in metafunc.fixturenames:
-        metafunc.fixturenames.append("target")
-    metafunc.parametrize("target", _chosen(metafunc), indirect=True, scope="session")
+        return False
+    for marker in metafunc.definition.iter_markers("parametrize"):
+        names = marker.args[0] if marker.args else marker.kwargs.get("argnames", ())
+        if "target" in ([name.strip() for name in names.split(",")] if isinstance(names, str) else names):
+            return False
+    # pytest has no public way to ask whose fixture a name is; without this one, all are taken for ours
+    found: Any = getattr(metafunc, "_arg2fixturedefs", {}).get("target")
+    return not found or getattr(found[-1].func, "__module__", __name__) == __name__
 
 
 def _chosen(metafunc: pytest.Metafunc) -> list[object]:
-    from harness.errors import UserError
-
-    lab = _lab_of(metafunc.config)
-    if lab is None:
+    wanted = [_wanted(marker, metafunc.definition.nodeid) for marker in metafunc.definition.iter_markers("board")]
+    targets = _targets(metafunc.config)
+    if targets is None:
         return [_skipped("no-lab", "no lab: give --lab targets.yaml")]
-    only = metafunc.config.getoption("--targets")
-    try:
-        targets = lab.select([name.strip() for name in only.split(",")]) if only else list(lab.targets.values())
-    except UserError as error:
-        raise pytest.UsageError(str(error)) from error
-    for marker in metafunc.definition.iter_markers("board"):
-        targets = [target for target in targets if _fits(target, **marker.kwargs)]
+    for environment, tags in wanted:
+        targets = [t for t in targets if environment in {None, t.environment} and tags <= set(t.tags)]
     if not targets:
-        return [_skipped("no-target", "no target of the lab has the environment and tags this test asks for")]
+        return [_skipped("no-target", "no chosen target has the environment and tags this test asks for")]
     return [pytest.param(target, id=target.name) for target in targets]
 
 
-def _fits(target: Target, environment: str | None = None, tags: tuple[str, ...] | list[str] = ()) -> bool:
-    return environment in {None, target.environment} and set(tags) <= set(target.tags)
+def _wanted(marker: pytest.Mark, where: str) -> tuple[str | None, set[str]]:
+    """(environment, tags) of a marker.
+
+    Raises:
+        pytest.UsageError: it says something else.
+    """
+    usage = 'write @pytest.mark.board(environment="cpu", tags=["dotprod"])'
+    unknown = [repr(value) for value in marker.args] + [name for name in marker.kwargs if name not in _BOARD_ARGUMENTS]
+    if unknown:
+        raise pytest.UsageError(f"{where}: board marker does not know {', '.join(unknown)}; {usage}")
+    environment, tags = marker.kwargs.get("environment"), marker.kwargs.get("tags", ())
+    if environment not in {None, *ENVIRONMENTS}:
+        raise pytest.UsageError(
+            f"{where}: board marker: environment {environment!r} is none of {', '.join(ENVIRONMENTS)}"
+        )
+    if not isinstance(tags, list | tuple | set | frozenset) or not all(isinstance(tag, str) for tag in tags):
+        raise pytest.UsageError(f"{where}: board marker: tags {tags!r} is no list of words; {usage}")
+    return environment, set(tags)
 
 
 def _skipped(name: str, reason: str) -> object:
@@ -105,7 +197,10 @@ def _skipped(name: str, reason: str) -> object:
 @pytest.fixture(scope="session")
 def lab(pytestconfig: pytest.Config) -> Lab:
     """The lab of `--lab`."""
-    found = _lab_of(pytestconfig)
+    try:
+        found = _lab_of(pytestconfig)
+    except pytest.UsageError as error:
+        pytest.fail(str(error), pytrace=False)
     if found is None:
         pytest.skip("no lab: give --lab targets.yaml")
     return found
@@ -113,61 +208,80 @@ def lab(pytestconfig: pytest.Config) -> Lab:
 
 @pytest.fixture(scope="session")
 def target(request: pytest.FixtureRequest) -> Target:
-    """One target of the lab; a test that asks for it runs once for each."""
-    chosen: Target = request.param
-    return chosen
+    """One target of the lab; a test that asks for it runs once for each.
+
+    A test may choose for itself: `@pytest.mark.parametrize("target", ["rpi5-lab"], indirect=True)`.
+    """
+    chosen: Target | str | _Misuse | None = getattr(request, "param", None)
+    if chosen is None:
+        pytest.fail("name `target` or `compare` among the test's arguments: each target is a test", pytrace=False)
+    if isinstance(chosen, _Misuse):
+        pytest.fail(chosen.message, pytrace=False)
+    return _named(chosen, request)
+
+
+def _named(chosen: Target | str, request: pytest.FixtureRequest) -> Target:
+    from harness.errors import UserError
+
+    if not isinstance(chosen, str):
+        return chosen
+    lab: Lab = request.getfixturevalue("lab")
+    try:
+        return lab.select([chosen])[0]
+    except UserError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.fixture
 def compare(
-    request: pytest.FixtureRequest, lab: Lab, target: Target
+    request: pytest.FixtureRequest, target: Target | str, lab: Lab
 ) -> Callable[[str | os.PathLike[str] | Job], Comparison]:
     """`compare(job)` runs the job on this test's target, or reuses what another test of this run did.
 
-    A path is relative to the folder of the test file. A board that fails fails the test with one line.
+    A path is relative to the folder of the test file. A job that cannot be used, or a board that fails, fails the
+    test with one line.
     """
+    chosen = _named(target, request)
 
     def run(job: str | os.PathLike[str] | Job) -> Comparison:
-        result = _run_once(request, lab, target, job)
-        for figure in result:
-            if figure.value is not None:
-                name = f"{figure.network.value}.{figure.metric}"
-                request.node.user_properties.append((name, f"{figure.value:.9g}"))
-                request.node.user_properties.append((f"{name}.source", figure.source.value))
+        from harness.errors import UserError
+        from harness.job import Job, load_job
+        from harness.runs.interrupt import Interrupted
+        from harness.runs.once import run_once
+
+        config = request.config
+        root = config.getoption("--quantrig-out")
+        try:
+            result = run_once(
+                job if isinstance(job, Job) else load_job(request.path.parent / job),
+                lab,
+                chosen.name,
+                profile=config.getoption("--quantrig-profile"),
+                root=config.invocation_params.dir / root if root else config.rootpath / "reports" / "pytest",
+                token=config.stash[_UID],
+            )
+        except UserError as error:
+            pytest.fail(f"{chosen.name}: {error}", pytrace=False)
+        except Interrupted:
+            # the run caught Ctrl-C to end its agents in order; now pytest may end too
+            raise KeyboardInterrupt from None
+        _record(request.node, result)
         if result.status != "done":
-            pytest.fail(f"{target.name}: {result.status}: {result.target.error}", pytrace=False)
+            pytest.fail(f"{chosen.name}: {result.status}: {result.target.error}", pytrace=False)
         return result
 
     return run
 
 
-def _run_once(
-    request: pytest.FixtureRequest, lab: Lab, target: Target, job: str | os.PathLike[str] | Job
-) -> Comparison:
-    from filelock import FileLock
-
-    from harness.job import Job, load_job
-    from harness.judge.comparison import Comparison
-    from harness.report.runjson import load
-    from harness.runs.engine import execute_job
-    from harness.runs.profile import find_profile
-    from harness.store import open_store
-
-    config = request.config
-    value = job if isinstance(job, Job) else load_job(request.path.parent / job)
-    profile = find_profile(config.getoption("--quantrig-profile"))
-    root = Path(config.getoption("--quantrig-out") or config.rootpath / "reports" / "pytest").absolute()
-    root.mkdir(parents=True, exist_ok=True)
-    key = hashlib.sha256(f"{value.digest()} {lab.path} {target.name} {profile.name}".encode()).hexdigest()[:12]
-    folder = root / f"{value.name}-{target.name}-{key}"
-    mark = folder / "testrun"
-    with FileLock(root / f".{key}.lock"):
-        if not (mark.exists() and mark.read_text() == config.stash[_UID]):
-            store = open_store(str(root / "quantrig.db"))
-            try:
-                finished = execute_job(value, lab, store, targets=[target.name], profile=profile, out=folder)
-            finally:
-                store.close()
-            mark.write_text(config.stash[_UID])
-            return Comparison.of(finished.record, target.name)
-        return Comparison.of(load((folder / "run.json").read_text(encoding="utf-8")), target.name)
+def _record(item: pytest.Item, result: Comparison) -> None:
+    """Every figure as a property of the test; those of a second job carry its name in front."""
+    runs = item.stash.setdefault(_RECORDED, set())
+    if result.record.run_id in runs:
+        return
+    prefix = f"{result.record.job_name}." if runs else ""
+    runs.add(result.record.run_id)
+    for figure in result:
+        if figure.value is not None:
+            name = f"{prefix}{figure.network.value}.{figure.metric}"
+            item.user_properties.append((name, f"{figure.value:.9g}"))
+            item.user_properties.append((f"{name}.source", figure.source.value))

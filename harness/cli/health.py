@@ -11,10 +11,11 @@ from harness.targets.check import TargetHealth
 
 
 def health_table(found: Sequence[TargetHealth]) -> Table:
-    """One line a target, the problem or the warnings in the last column."""
-    table = Table(
-        "target", "fit", "agent", "runtime", "memory free", "disk free", "int8", "remark", box=None, pad_edge=False
-    )
+    """One line a target, free memory and disk, the problem or the warnings in the last column."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("target", "fit", "agent", "runtime", "memory", "disk", "int8"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("remark")
     for one in found:
         remark = one.problem or "; ".join(one.warnings)
         cells = (
@@ -28,7 +29,7 @@ def health_table(found: Sequence[TargetHealth]) -> Table:
             remark,
         )
         style = "" if one.fit else "red"
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells), style=style)
+        table.add_row(*(Text(cell) for cell in cells), style=style)
     return table
 
 

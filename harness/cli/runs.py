@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,13 +131,22 @@ def list_runs(
     if not found:
         typer.echo("no runs yet: `quantrig demo` makes the first one")
         return ExitCode.GOOD
-    table = Table("run", "status", "targets", "folder", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("run", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+    table.add_column("targets")
+    table.add_column("folder", overflow="fold")
     for one in found:
-        targets = ", ".join(f"{name} {status}" for name, status in one.targets)
-        cells = (one.run_id, one.status, targets, _near(one.out))
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+        table.add_row(*(Text(cell) for cell in (one.run_id, one.status, _tally(one.targets), _near(one.out))))
     Console().print(table)
     return ExitCode.GOOD
+
+
+def _tally(targets: Sequence[tuple[str, str]]) -> str:
+    """Those that are done as a number, the others by name."""
+    done = sum(status == "done" for _, status in targets)
+    others = [f"{name} {status}" for name, status in targets if status != "done"]
+    return ", ".join(([f"{done} done"] if done else []) + others)
 
 
 def init(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -30,6 +32,9 @@ from harness.targets.values import BoardInfo, PreparedNetwork, SessionChoice, Te
 
 ARMS = (Network.FLOAT, Network.QUANTIZED)
 
+#: A reading takes a tenth of a second of the run; temperatures need tens of seconds to change.
+_TELEMETRY_EVERY_S = 5.0
+
 #: Without one of these, x86 adds pairs of int8 products in 16 bits and saturates (docs/quantization.md).
 _VNNI = {"avx512_vnni", "avx_vnni"}
 
@@ -47,6 +52,7 @@ class TargetTask:
     observer: Observer
     stop: threading.Event
     client: AgentClient | None = field(default=None, init=False)
+    _telemetry_at: float = field(default=-math.inf, init=False)
 
     def run(self) -> TargetRecord:
         """Do what is missing of this target's part and return its record.
@@ -222,6 +228,10 @@ class TargetTask:
 
     def _sample_telemetry(self, client: AgentClient) -> None:
         """One reading between two blocks: never while one runs, so that watching costs the block nothing."""
+        now = time.monotonic()
+        if now - self._telemetry_at < _TELEMETRY_EVERY_S:
+            return
+        self._telemetry_at = now
         for sample in client.telemetry(interval_s=0.1, duration_s=0.1):
             self._save(telemetry=(*self.record.telemetry, _telemetry_record(sample)))
             break
