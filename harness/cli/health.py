@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from harness.targets.check import TargetHealth
 
 
-def health_table(found: Sequence[TargetHealth]) -> Table:
-    """One line a target, free memory and disk, the problem or the warnings in the last column."""
+def health_table(found: Sequence[TargetHealth]) -> Group:
+    """One line a target with its free memory and disk; problems and warnings under the table."""
     table = Table(box=None, pad_edge=False)
     for column in ("target", "fit", "agent", "runtime", "memory", "disk", "int8"):
         table.add_column(column, no_wrap=True)
-    table.add_column("remark")
     for one in found:
-        remark = one.problem or "; ".join(one.warnings)
         cells = (
             one.name,
             "yes" if one.fit else "no",
@@ -26,11 +25,11 @@ def health_table(found: Sequence[TargetHealth]) -> Table:
             _gib(one.memory_available_bytes),
             _gib(one.storage_free_bytes),
             one.canary or "-",
-            remark,
         )
         style = "" if one.fit else "red"
         table.add_row(*(Text(cell) for cell in cells), style=style)
-    return table
+    remarks = [Text(f"{one.name}: {text}") for one in found for text in (one.problem, *one.warnings) if text]
+    return Group(table, *remarks)
 
 
 def _gib(size_bytes: int | None) -> str:

@@ -111,7 +111,9 @@ def plan_as_json(plan: Plan, estimate: Estimate) -> dict[str, object]:
 
 def plan_table(plan: Plan, estimate: Estimate) -> Group:
     """The plan for a terminal."""
-    table = Table("target", "board", "rules", "via", "accuracy on", "timed", "about", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for column in ("target", "board", "rules", "via", "samples", "timed", "about"):
+        table.add_column(column, no_wrap=column != "timed")
     profile = plan.profile
     for target, share in zip(plan.targets, estimate.targets, strict=True):
         timed = f"{profile.min_pairs}-{profile.max_pairs} pairs of {profile.block_s:g} s" if target.timed else "no"
@@ -121,7 +123,7 @@ def plan_table(plan: Plan, estimate: Estimate) -> Group:
             target.board,
             target.environment,
             target.via.kind,
-            f"{len(plan.samples)} samples",
+            str(len(plan.samples)),
             timed,
             about if target.timed else f"{share.infer_s:.0f} s",
         )
