@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 from xml.etree import ElementTree as ET
 
 import psutil
@@ -338,13 +338,22 @@ def test_a_bad_job_is_one_line(suite: pytest.Pytester, job: str, text: str | Non
 # -- several workers --------------------------------------------------------------------------------------------------
 
 
-def records(suite: pytest.Pytester) -> dict[str, Any]:
-    found = [json.loads(path.read_text()) for path in (suite.path / "reports" / "pytest").glob("*/run.json")]
-    return {one["job_name"] + "@" + one["targets"][0]["name"]: one["targets"][0]["blocks"] for one in found}
+def folders(suite: pytest.Pytester) -> list[Path]:
+    return [path.parent for path in (suite.path / "reports" / "pytest").glob("*/run.json")]
 
 
-def span(blocks: list[dict[str, Any]]) -> tuple[float, float]:
-    return blocks[0]["started_unix_s"], max(block["started_unix_s"] + block["duration_s"] for block in blocks)
+def blocks_in(folder: Path) -> list[tuple[float, float]]:
+    """(start, end) of every timed block by the board's clock, s."""
+    (target,) = json.loads((folder / "run.json").read_text())["targets"]
+    return [(one["started_unix_s"], one["started_unix_s"] + one["duration_s"]) for one in target["blocks"]]
+
+
+def board_time(folder: Path) -> tuple[float, float]:
+    """From the first outputs that a board returned to the end of its last block, s."""
+    written = [path.stat().st_mtime for path in (folder / "outputs").rglob("*.npz")]
+    blocks = blocks_in(folder)
+    assert blocks
+    return min(written), max(end for _, end in blocks)
 
 
 @pytest.mark.slow
@@ -372,7 +381,7 @@ def test_two_workers_never_use_one_board_at_once_and_share_what_was_run(suite: p
     assert len({worker for worker, _ in asked}) == 2
     assert len({run for _, run in asked}) == 2
     assert sorted(runs(suite)) == [("again", "done"), ("tiny", "done")]  # four tests, two workers, two runs
-    first, second = sorted(span(blocks) for blocks in records(suite).values())
+    first, second = sorted(board_time(folder) for folder in folders(suite))
     assert first[1] <= second[0]
 
 
@@ -385,9 +394,10 @@ def test_timed_blocks_of_two_boards_on_one_machine_never_overlap(suite: pytest.P
     )
     suite.makepyfile("def test_it(compare):\n    compare('job.yaml')\n")
     suite.runpytest_subprocess("-n", "2").assert_outcomes(passed=2)
-    found = records(suite)
-    assert set(found) == {"tiny@left", "tiny@right"}
-    blocks = sorted(span([block]) for both in found.values() for block in both)
+    found = folders(suite)
+    assert len(found) == 2
+    assert all(blocks_in(folder) for folder in found)
+    blocks = sorted(block for folder in found for block in blocks_in(folder))
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(blocks))
 
 
