@@ -67,7 +67,7 @@ class Job:
         postprocess: "module:function" from outputs to what the metric takes, or None.
         batch: the batch size the network is run with; None: what the network insists on, else the runner's choice.
         state: {input: output} of a recurrent network: fed back from one step to the next.
-        metrics: names, or "module:function".
+        metrics: names, or "module:function"; none: the networks are only compared with each other, without labels.
         quantize: how the second network is made.
         quantized: a ready int8 network used as it is in place of quantizing, or None.
     """
@@ -195,8 +195,6 @@ class _JobFile(FileModel):
     @field_validator("metrics")
     @classmethod
     def _metric_names(cls, value: list[str] | None) -> list[str] | None:
-        if value is not None and not value:
-            raise ValueError("an empty list measures nothing; name one, such as accuracy_top1")
         for name in value or ():
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name) and not is_function_spec(name):
                 raise ValueError(f"'{name}' is neither a metric such as accuracy_top1 nor module:function")
@@ -269,7 +267,7 @@ def _job(document: Document, path: Path) -> Job:
         postprocess=file.postprocess,
         batch=file.batch,
         state=dict(file.state or {}),
-        metrics=tuple(file.metrics or DEFAULT_METRICS),
+        metrics=DEFAULT_METRICS if file.metrics is None else tuple(file.metrics),
         quantize=file.quantize.value() if file.quantize is not None else QuantizeSpec(),
         quantized=quantized,
     )

@@ -57,7 +57,7 @@ def of_values(values: NDArray[Any], scheme: Scheme, *, unsigned: bool | None = N
 
     Args:
         values: finite real values.
-        scheme: MinMax or Histogram (numerics.md, host 2-3).
+        scheme: MinMax or Histogram (docs/quantization.md).
         unsigned: uint8; None: where no value is negative.
     """
     single = np.asarray(values, np.float32)

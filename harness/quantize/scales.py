@@ -185,7 +185,7 @@ def _float32_scale(scale: float) -> float:
 
 
 def minmax_exponent(magnitude: float, bits: int) -> int:
-    """Smallest k with round(magnitude / 2^k) ≤ 2^bits - 1 (numerics.md, host 3); ties round away from zero.
+    """Smallest k with round(magnitude / 2^k) ≤ 2^bits - 1 (docs/quantization.md); ties round away from zero.
 
     Args:
         magnitude: largest |x|; 0 gives 0.
@@ -215,7 +215,7 @@ def fix_position(low: float, high: float) -> int:
 
 
 def msb_window(msb: MsbHistogram, *, unsigned: bool) -> tuple[int, int]:
-    """The window [t, t-w+1] of bits that holds most values' most-significant bits (numerics.md, host 2-3).
+    """The window [t, t-w+1] of bits that holds most values' most-significant bits (docs/quantization.md).
 
     Ties: fewest overflows, then smallest t.
 

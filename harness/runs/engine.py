@@ -274,7 +274,7 @@ def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[Targe
 
 
 def _run_notes(plan: Plan) -> tuple[str, ...]:
-    if plan.split_name == "all":
+    if plan.split_name == "all" and plan.job.quantized is None:
         return (
             "--split all: accuracy includes the calibration samples; use it to compare with published figures only",
         )

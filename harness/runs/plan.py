@@ -22,8 +22,10 @@ from harness.data import (
     open_data,
     split,
 )
+from harness.data.functions import import_function
 from harness.errors import UserError
 from harness.job import Job
+from harness.judge.metrics import resolve_metrics
 from harness.runs.networks import calibration_feeds
 from harness.runs.profile import Profile
 from harness.runs.sequences import with_states
@@ -116,10 +118,13 @@ def make_plan(
     identity = run_id or new_run_id(job.name)
     inputs = tuple(network_inputs(job.model))
     fed = data_inputs(inputs, job.state)
-    data = open_data(job.data, job.preprocess, fed, job.path.parent)
+    data = open_data(job.data, job.preprocess, fed, job.base)
     if len(data) == 0:
         message = f"{job.path}: data.source holds no samples"
         raise UserError(message)
+    resolve_metrics(job.metrics, lambda spec: import_function(spec, job.base))
+    if job.postprocess is not None:
+        import_function(job.postprocess, job.base)
     _check_labels(job, data)
     return Plan(
         identity,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
+from filelock import FileLock
 from sqlalchemy import Connection, Engine, inspect, text
 
 from harness.errors import UserError
@@ -33,8 +36,11 @@ def migrate(engine: Engine) -> None:
     """
     config = _config()
     head = ScriptDirectory.from_config(config).get_current_head()
-    with engine.begin() as connection:
+    with engine.connect() as connection:
         if _current(connection) == head:
+            return
+    with _one_at_a_time(engine), engine.begin() as connection:
+        if _current(connection) == head:  # another process was faster
             return
         config.attributes["connection"] = connection
         try:
@@ -42,3 +48,13 @@ def migrate(engine: Engine) -> None:
         except CommandError as error:
             message = f"the results database {engine.url!r} is from a newer quantrig ({error}); upgrade quantrig"
             raise UserError(message) from error
+
+
+@contextmanager
+def _one_at_a_time(engine: Engine) -> Iterator[None]:
+    """Two processes that meet a new SQLite file must not both create its tables; other databases lock by themselves."""
+    if engine.url.get_backend_name() != "sqlite" or not engine.url.database:
+        yield
+        return
+    with FileLock(f"{engine.url.database}.lock"):
+        yield

@@ -177,3 +177,25 @@ def test_the_path_of_the_published_folder_is_printed(finished: Bench) -> None:
     done = finished.run("--targets", "jetson", "--out", "third")
     assert "published in third" in done.stdout
     assert Path(finished.folder / "third" / "report.html").exists()
+
+
+def test_data_without_labels_compare_the_networks_with_each_other(bench: Bench) -> None:
+    with np.load(bench.folder / "data.npz") as arrays:
+        np.savez(bench.folder / "data.npz", x=arrays["x"])
+    bench.job.write_text("name: tiny\nmodel: tiny.onnx\ndata: {source: data.npz, calibration: 40}\nmetrics: []\n")
+    bench.run("--targets", "jetson")
+    found = rows(bench)
+    assert not [r for r in found if r["metric"].startswith("accuracy")]
+    assert float(value(found, "jetson", "Ratio", "sqnr_db")) > 20
+
+
+def test_a_fraction_calibrates_and_an_environment_has_its_own_method(bench: Bench) -> None:
+    bench.job.write_text(
+        "name: tiny\nmodel: tiny.onnx\ndata: {source: data.npz, calibration: 0.25}\n"
+        "quantize: {method: minmax, gpu: {method: percentile}}\n"
+    )
+    bench.run()
+    record = bench.record()
+    assert (record["calibration_samples"], record["samples"]) == (50, 150)
+    assert bench.target("here")["quantized"]["method"] == "minmax"
+    assert bench.target("jetson")["quantized"]["method"] == "percentile"

@@ -156,7 +156,6 @@ HEAD = "model: squeezenet1.1.onnx\ndata: {source: imagenet500}\n"
         ),
         (CONTRACT.replace("batch: 1", "batch: 0"), "job.yaml:9: batch should be greater than or equal to 1"),
         (CONTRACT.replace("name: squeezenet", "name: Squeeze Net"), "job.yaml:1: name: 'Squeeze Net' may hold"),
-        (HEAD + "metrics: []", "job.yaml:3: metrics: an empty list"),
         (HEAD + "metrics: [Top-1]", "job.yaml:3: metrics: 'Top-1' is neither"),
         (HEAD + "quantize: {}\nquantized: own.int8.onnx", "job.yaml:4: both quantize and quantized"),
         (HEAD + "quantized: gone.onnx", "job.yaml:3: quantized: no file "),

@@ -25,7 +25,7 @@ from harness.quantize.scales import (
     round_to_integers,
 )
 
-#: numerics.md: a sample whose Histogram window is uniquely 2^3..2^-3.
+#: A sample whose Histogram window is uniquely 2^3..2^-3.
 WINDOWED = np.array([0.03125, 0.125, 0.1875, 0.25, 0.5, 1, 2.1, -2.125, 4, 8.25, 16.25], np.float32)
 
 
@@ -75,13 +75,13 @@ def test_losses_from_histograms_equal_those_of_the_values() -> None:
 
 
 def test_grey_bins_are_not_zero() -> None:
-    """numerics.md, host 5: bit -4 lies outside 2^3..2^-3, yet [0.0625, 0.125) rounds to one step; -16 is exact."""
+    """Bit -4 lies outside 2^3..2^-3, yet [0.0625, 0.125) rounds to one step; -16 is exact."""
     affine = Affine(np.float32(0.125), 0, -128, 127)
     assert affine.quantize(np.array([0.0625, 0.1249, -16.0]), Rounding.HALF_AWAY).tolist() == [1, 1, -128]
 
 
 def test_unsigned_takes_one_bit_more() -> None:
-    """numerics.md, host 6."""
+    """Unsigned 0..9.457 takes 2^-4, signed 2^-3."""
     assert minmax_exponent(9.457, 8) == -4
     assert minmax_exponent(9.457, 7) == -3
     affine = activation_scale(stats_of(np.array([0, 9.457])), RULE_BOOKS["host"].activation, "minmax")

@@ -201,3 +201,14 @@ def test_what_was_noted_survives_a_killed_writer(tmp_path: Path) -> None:
     process.wait()
     kept = {one.pair for one in store.blocks(run_id, "a")}
     assert set(seen) <= kept
+
+
+def test_two_processes_may_meet_a_new_database_at_once(tmp_path: Path) -> None:
+    program = "import sys; from harness.store import open_store; print(len(open_store(sys.argv[1]).runs()))"
+    for attempt in range(3):
+        path = tmp_path / f"{attempt}.db"
+        started = [
+            subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)
+            for _ in range(4)
+        ]
+        assert [process.communicate()[0] for process in started] == ["0\n"] * 4
