@@ -32,6 +32,10 @@ MEMORY_NOTE = (
 SKIPPED = "already on the board, skipped"
 
 
+#: How far the int8 outputs are from the float ones: the headline where there are no labels.
+SQNR = "sqnr_db"
+
+
 @dataclass(frozen=True, slots=True)
 class DisplayRow:
     """One target, every cell ready to print; a dash where nothing is known.
@@ -95,15 +99,20 @@ def figure_index(figures: Iterable[Figure]) -> dict[tuple[str, Network, str], Fi
 
 
 def headline_metric(record: RunRecord) -> str:
-    """The metric of the headline table: the first of the job's that the figures compare; "accuracy_top1" by default."""
+    """The metric of the headline table: the first of the job's that the figures compare; "accuracy_top1" by default.
+
+    A job without metrics (data without labels) has the SQNR of the int8 outputs instead.
+    """
     for figure in record.figures:
         if figure.network is Network.RATIO and figure.metric.endswith("_delta"):
             return figure.metric.removesuffix("_delta")
-    return "accuracy_top1"
+    return "accuracy_top1" if record.job.get("metrics") != [] else SQNR
 
 
 def metric_title(metric: str) -> str:
     """How a reader calls a metric: accuracy_top1 is the "top-1 accuracy"; another one keeps its name."""
+    if metric == SQNR:
+        return "output SQNR"
     rank = metric.removeprefix("accuracy_top")
     return f"top-{rank} accuracy" if rank.isdigit() and rank != metric else plain(metric)
 
@@ -116,6 +125,8 @@ def comparison_rows(record: RunRecord) -> list[DisplayRow]:
 
 
 def _row(target: TargetRecord, index: FigureIndex, metric: str) -> DisplayRow:
+    compared = metric if metric == SQNR else f"{metric}_delta"
+
     def find(network: Network, name: str) -> Figure | None:
         return index.get((target.name, network, name))
 
@@ -141,8 +152,8 @@ def _row(target: TargetRecord, index: FigureIndex, metric: str) -> DisplayRow:
         environment=plain(target.environment),
         accuracy_float=shown(Network.FLOAT, metric),
         accuracy_quantized=shown(Network.QUANTIZED, metric),
-        delta=shown(Network.RATIO, f"{metric}_delta"),
-        delta_interval=interval(f"{metric}_delta"),
+        delta=shown(Network.RATIO, compared),
+        delta_interval=interval(compared),
         agreement=shown(Network.RATIO, "top1_agreement"),
         latency_float=latency(Network.FLOAT),
         latency_quantized=latency(Network.QUANTIZED),

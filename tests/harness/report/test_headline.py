@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.judge.figure import Figure, Network, Source
+from harness.report.table import comparison_rows, headline_metric, metric_title
+from harness.report.text import MISSING
+from harness.runs.record import RunRecord, TargetRecord
+
+
+def test_without_labels_the_headline_is_how_close_the_outputs_are() -> None:
+    target = TargetRecord("a", "zcu102", "fpga", "emulated", Source.EMULATED, "done")
+    figure = Figure("a", "zcu102", "fpga", Network.RATIO, "", "sqnr_db", 24.04, "dB", Source.EMULATED)
+    record = RunRecord(
+        "run", "job", {"metrics": [], "model": str(Path("x.onnx"))}, "0" * 64, "quick", "validation", 10, 5,
+        "2026-01-01T00:00:00+00:00", None, {}, (target,), (figure,),
+    )  # fmt: skip
+    assert metric_title(headline_metric(record)) == "output SQNR"
+    (row,) = comparison_rows(record)
+    assert row.delta == "24.0 dB"
+    assert row.accuracy_float == row.accuracy_quantized == MISSING
