@@ -76,7 +76,7 @@ class AgentClient:
         self._stub = AgentStub(channel)
         self._checker = Checker(target)
         self._calls = Calls(target, stop if stop is not None else threading.Event(), obituary)
-        self._shipper = Shipper(target, self._stub, self._calls, self._checker)
+        self._shipper = Shipper(target, channel, self._stub, self._calls, self._checker)
         self._lock = threading.Lock()
         self._networks: dict[str, PreparedNetwork] = {}
         self._first_s: dict[str, float] = {}

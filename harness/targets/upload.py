@@ -7,9 +7,9 @@ from pathlib import Path
 
 import grpc
 
-from agents.protocol import CHUNK_BYTES
 from agents.protocol import agent_pb2 as pb
 from agents.protocol.agent_pb2_grpc import AgentStub
+from agents.protocol.pieces import UPLOAD_PATH, encode
 from harness.errors import BoardError, Offline, Refused, UserError
 from harness.targets.calls import Calls
 from harness.targets.validate import Checker
@@ -21,6 +21,10 @@ CALL_TIMEOUT_S = 30.0
 #: How often a cut upload is resumed, and how long one attempt waits for the connection to come back, seconds.
 RESUMES = 3
 RECONNECT_S = 5.0
+
+#: Of one message, at most `agents.protocol.CHUNK_BYTES`: the least CPU time of all sizes from 64 KiB to 1 MiB, on a
+#: machine with 1 MiB of cache a core.
+PIECE_BYTES = 512 << 10
 
 Progress = Callable[[int, int], None]
 
@@ -36,17 +40,19 @@ class _Chunks:
         self.sent = 0
         self.error: BaseException | None = None
 
-    def __iter__(self) -> Iterator[pb.UploadRequest]:
+    def __iter__(self) -> Iterator[pb.UploadRequest | memoryview]:
         yield pb.UploadRequest(header=self._header)
         done = self._header.offset
         try:
-            with self._path.open("rb") as file:
+            with self._path.open("rb", buffering=0) as file:
                 file.seek(done)
-                while chunk := file.read(CHUNK_BYTES):
-                    yield pb.UploadRequest(chunk=chunk)
-                    # gRPC comes back for more when the chunk has left: what is counted here really travelled.
-                    self.sent += len(chunk)
-                    done += len(chunk)
+                # One buffer for all: gRPC has copied a piece into its message before it asks for the next.
+                buffer = memoryview(bytearray(PIECE_BYTES))
+                while size := file.readinto(buffer):
+                    yield buffer[:size]
+                    # gRPC comes back for more when the piece has left: what is counted here really travelled.
+                    self.sent += size
+                    done += size
                     if self._progress is not None:
                         self._progress(done, self._header.size_bytes)
         except Exception as error:  # noqa: BLE001  a disk error or the caller's callback; `ship` raises it again
@@ -58,14 +64,18 @@ class Shipper:
 
     Args:
         target: name in targets.yaml.
-        stub: of the open channel.
+        channel: open.
+        stub: of the channel.
         calls: where the calls are counted.
         checker: raises for the target.
     """
 
-    def __init__(self, target: str, stub: AgentStub, calls: Calls, checker: Checker) -> None:
+    def __init__(self, target: str, channel: grpc.Channel, stub: AgentStub, calls: Calls, checker: Checker) -> None:
         self._target = target
         self._stub = stub
+        self._upload = channel.stream_unary(
+            UPLOAD_PATH, request_serializer=encode, response_deserializer=pb.UploadReply.FromString
+        )
         self._calls = calls
         self._checker = checker
 
@@ -119,7 +129,7 @@ class Shipper:
 
     def _send(self, chunks: _Chunks, digest: str, size: int, name: str) -> None:
         timeout_s = CALL_TIMEOUT_S + size / SLOWEST_LINK
-        call = self._stub.Upload.future(iter(chunks), timeout=timeout_s)
+        call = self._upload.future(iter(chunks), timeout=timeout_s)
         try:
             with self._calls.track(call, f"uploading {name}", timeout_s=timeout_s):
                 reply = call.result()
