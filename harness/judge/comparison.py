@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.judge.figure import Figure, Network
-from harness.runs.record import RunRecord, TargetRecord
+from harness.record import RunRecord, TargetRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.judge.caveats import caveats
 from harness.judge.figure import Figure, Network, Source
-from harness.runs.record import Loading, TargetRecord
+from harness.record import Loading, TargetRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from harness.judge.figure import Figure, Network, Source
 from harness.judge.statistics import GeometricMean
 from harness.judge.telemetry import NetworkTelemetry, network_telemetry
 from harness.judge.timing import NetworkTiming, check_blocks, network_timing, speedup
-from harness.runs.record import BlockRecord, Loading, TargetRecord, TelemetryRecord
+from harness.record import BlockRecord, Loading, TargetRecord, TelemetryRecord
 
 __all__ = [
     "EMULATED_TIME_NOTE",

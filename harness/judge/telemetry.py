@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.judge.figure import Network
-from harness.runs.record import BlockRecord, TelemetryRecord
+from harness.record import BlockRecord, TelemetryRecord
 
 
 @dataclass(frozen=True, slots=True)

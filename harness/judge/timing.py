@@ -18,7 +18,7 @@ from harness.judge.statistics import (
     quantile,
     sectioned_interval,
 )
-from harness.runs.record import BlockRecord
+from harness.record import BlockRecord
 
 #: One iteration longer than this is no inference but a wrong clock or a hostile board: a day, in ns.
 _LONGEST_NS = 86_400 * 10**9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.errors import ExitCode
-from harness.runs.record import RunRecord
+from harness.record import RunRecord
 
 #: Worst first. An interruption is the user's own doing and outranks what the unfinished run would have said.
 _WORST_FIRST = (

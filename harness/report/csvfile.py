@@ -6,8 +6,8 @@ import csv
 import io
 
 from harness.judge.figure import Figure
+from harness.record import RunRecord
 from harness.report.text import plain
-from harness.runs.record import RunRecord
 
 COLUMNS = (
     "run_id",

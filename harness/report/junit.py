@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
+from harness.record import RunRecord, TargetRecord
 from harness.report.csvfile import number_cell
 from harness.report.text import plain
-from harness.runs.record import RunRecord, TargetRecord
 
 
 def junit_xml(record: RunRecord) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
+from harness.record import RunRecord
 from harness.report.table import DisplayRow, comparison_rows, headline_metric, metric_title, notes_under_table, outcome
 from harness.report.text import elapsed, instant, plain
-from harness.runs.record import RunRecord
 
 #: Characters that mean something to Markdown inside a line or a table cell.
 _SPECIAL = re.compile(r"([\\`*_\[\]|~])")

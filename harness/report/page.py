@@ -12,6 +12,7 @@ from markupsafe import Markup
 from harness._version import __version__
 from harness.judge.caveats import how_made
 from harness.judge.figure import Figure, Network, Source
+from harness.record import Loading, RunRecord, Shipment, TargetRecord
 from harness.report import text
 from harness.report.charts import Chart, accuracy_chart, latency_chart
 from harness.report.table import (
@@ -23,7 +24,6 @@ from harness.report.table import (
     target_notes,
 )
 from harness.report.table import figure_index as index_of
-from harness.runs.record import Loading, RunRecord, Shipment, TargetRecord
 
 #: Only these leave blocks worth a plot (a refused block may hold anything).
 _STATUS_WITH_PLOT = ("done", "throttled")

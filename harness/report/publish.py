@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError
+from harness.record import RunRecord
 from harness.report.csvfile import comparison_csv
 from harness.report.junit import junit_xml
 from harness.report.markdown import comparison_md
 from harness.report.page import report_html
 from harness.report.runjson import dump
 from harness.report.terminal import render_terminal
-from harness.runs.record import RunRecord
 
 __all__ = ["Published", "publish", "render_terminal"]
 

@@ -9,8 +9,8 @@ import math
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import UserError
+from harness.record import SCHEMA_VERSION, RunRecord
 from harness.report.text import plain
-from harness.runs.record import SCHEMA_VERSION, RunRecord
 
 _RECORD = TypeAdapter(RunRecord)
 

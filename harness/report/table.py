@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from harness.judge.caveats import caveats
 from harness.judge.figure import Figure, Network, Source
+from harness.record import RunRecord, TargetRecord
 from harness.report.text import MISSING, interval_text, plain, significant, size, value_text
-from harness.runs.record import RunRecord, TargetRecord
 
 FigureIndex = Mapping[tuple[str, Network, str], Figure]
 

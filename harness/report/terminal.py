@@ -9,9 +9,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from harness.record import RunRecord
 from harness.report.table import DisplayRow, comparison_rows, headline_metric, metric_title, notes_under_table, outcome
 from harness.report.text import MISSING, plain
-from harness.runs.record import RunRecord
 
 #: Columns to measure the wide table in: more than any terminal has.
 _ENDLESS = 10_000

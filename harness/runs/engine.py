@@ -15,6 +15,7 @@ from harness.job import Job, job_from_mapping
 from harness.judge.comparison import Comparison
 from harness.judge.figure import Network, Source
 from harness.judge.verdict import exit_code
+from harness.record import QuantizedRecord, RunRecord, TargetRecord
 from harness.report.publish import Published, publish
 from harness.runs.evidence import figures_of
 from harness.runs.interrupt import Interrupted, stop_on_signals
@@ -22,7 +23,6 @@ from harness.runs.networks import NetworkFile, digest_of, network_file, quantize
 from harness.runs.observer import Observer, Silent
 from harness.runs.plan import Plan, make_plan
 from harness.runs.profile import Profile, find_profile
-from harness.runs.record import QuantizedRecord, RunRecord, TargetRecord
 from harness.runs.samples import SampleReader
 from harness.runs.target_task import TargetTask
 from harness.store import Store

@@ -14,9 +14,9 @@ from harness.judge.figure import Figure, Network
 from harness.judge.metrics import Metric, resolve_metrics
 from harness.judge.summarize import target_figures
 from harness.quantize import learnable_memory_bytes
+from harness.record import TargetRecord
 from harness.runs.outputs import OutputStore
 from harness.runs.plan import Plan
-from harness.runs.record import TargetRecord
 from harness.runs.samples import Array, SampleReader
 from harness.store import Store
 

@@ -14,7 +14,7 @@ from harness.data import DataSet
 from harness.errors import UserError
 from harness.job import Job
 from harness.quantize import QuantizedModel, calibrate, describe_own, learnable_memory_bytes, quantize
-from harness.runs.record import QuantizedRecord
+from harness.record import QuantizedRecord
 from harness.runs.samples import Array, feeds
 
 #: Every tenth calibration sample, at least 8 and at most 32, is held back to choose between methods.

@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.errors import BadResult, BoardError
 from harness.judge.figure import Network
+from harness.record import BlockRecord, Loading, Shipment, TargetRecord, TelemetryRecord
 from harness.runs.inference import infer_chunk, infer_sequence
 from harness.runs.interrupt import Interrupted
 from harness.runs.locks import board_alone, machine_alone, machine_shared
@@ -21,7 +22,6 @@ from harness.runs.networks import NetworkFile
 from harness.runs.observer import Observer
 from harness.runs.outputs import OutputStore
 from harness.runs.plan import Plan
-from harness.runs.record import BlockRecord, Loading, Shipment, TargetRecord, TelemetryRecord
 from harness.runs.samples import Array, SampleReader
 from harness.runs.timing import Timing
 from harness.store import Store

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from harness.judge.figure import Network
 from harness.judge.timing import speedup
+from harness.record import BlockRecord
 from harness.runs.interrupt import Interrupted
 from harness.runs.profile import Profile
-from harness.runs.record import BlockRecord
 from harness.targets.client import AgentClient
 from harness.targets.values import WarmUp
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from harness.errors import UserError
 from harness.judge.figure import Figure, Network
-from harness.runs.record import BlockRecord, TargetRecord
+from harness.record import BlockRecord, TargetRecord
 from harness.store.migrate import migrate
 from harness.store.tables import BlockRow, FigureRow, OutputsRow, RunRow, TargetRow
 

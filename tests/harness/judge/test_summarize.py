@@ -16,7 +16,7 @@ from harness.judge.metrics import accuracy, own_metric
 from harness.judge.statistics import tango
 from harness.judge.summarize import EMULATED_TIME_NOTE, TargetContext, accuracy_figures, target_figures
 from harness.quantize.rulebooks.rules import NOT_BIT_EXACT
-from harness.runs.record import BlockRecord, Loading, QuantizedRecord, TargetRecord
+from harness.record import BlockRecord, Loading, QuantizedRecord, TargetRecord
 
 F, Q, R = Network.FLOAT, Network.QUANTIZED, Network.RATIO
 IDS = [f"s{i}" for i in range(100)]

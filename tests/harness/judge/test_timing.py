@@ -12,7 +12,7 @@ from harness.errors import BadResult
 from harness.judge.figure import Network
 from harness.judge.telemetry import network_telemetry
 from harness.judge.timing import block_medians_ms, check_blocks, network_timing, speedup
-from harness.runs.record import BlockRecord, TelemetryRecord
+from harness.record import BlockRecord, TelemetryRecord
 
 F, Q = Network.FLOAT, Network.QUANTIZED
 

@@ -9,7 +9,7 @@ import pytest
 from harness.errors import ExitCode
 from harness.judge.figure import Source
 from harness.judge.verdict import exit_code, worst
-from harness.runs.record import RunRecord, TargetRecord
+from harness.record import RunRecord, TargetRecord
 
 
 def run(*statuses: str) -> RunRecord:

@@ -11,7 +11,7 @@ from harness.judge.evaluate import Evaluation, evaluate
 from harness.judge.figure import Network, Source
 from harness.judge.metrics import accuracy
 from harness.judge.summarize import target_figures
-from harness.runs.record import BlockRecord, Loading, QuantizedRecord, RunRecord, Shipment, TargetRecord
+from harness.record import BlockRecord, Loading, QuantizedRecord, RunRecord, Shipment, TargetRecord
 
 F, Q = Network.FLOAT, Network.QUANTIZED
 DIGEST = {F: "3f" * 32, Q: "a0" * 32}

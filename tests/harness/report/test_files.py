@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 
 from harness.errors import UserError
+from harness.record import RunRecord
 from harness.report.csvfile import comparison_csv, number_cell, text_cell
 from harness.report.junit import junit_xml
 from harness.report.publish import publish
 from harness.report.runjson import dump, load
-from harness.runs.record import RunRecord
 
 CONTRACT_HEADER = "run_id,job,target,board,environment,network,device,metric,value,ci_low,ci_high,unit,source,n,note"
 NUMBERS = ("value", "ci_low", "ci_high", "n")

@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.judge.figure import Figure, Network, Source
+from harness.record import RunRecord, TargetRecord
 from harness.report.table import comparison_rows, headline_metric, metric_title
 from harness.report.text import MISSING
-from harness.runs.record import RunRecord, TargetRecord
 
 
 def test_without_labels_the_headline_is_how_close_the_outputs_are() -> None:

@@ -11,9 +11,9 @@ from importlib.resources import files
 import pytest
 
 from harness.judge.figure import Source
+from harness.record import RunRecord
 from harness.report.charts import accuracy_chart, latency_chart
 from harness.report.page import flatten, report_html
-from harness.runs.record import RunRecord
 
 VOID = {"meta", "link", "br", "img", "hr", "input", "col"}
 

@@ -12,6 +12,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from harness.judge.figure import Network
+from harness.record import RunRecord
 from harness.report.markdown import comparison_md, escape
 from harness.report.publish import render_terminal
 from harness.report.table import (
@@ -22,7 +23,6 @@ from harness.report.table import (
     notes_under_table,
     outcome,
 )
-from harness.runs.record import RunRecord
 
 
 def shown(record: RunRecord, width: int) -> str:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.judge.figure import Network, Source
+from harness.record import TargetRecord
 from harness.runs.outputs import OutputStore
-from harness.runs.record import TargetRecord
 from harness.store import open_store
 
 

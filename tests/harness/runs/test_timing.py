@@ -8,8 +8,8 @@ import pytest
 from harness.errors import UserError
 from harness.judge.figure import Network
 from harness.judge.timing import speedup
+from harness.record import BlockRecord
 from harness.runs.profile import PROFILES, find_profile
-from harness.runs.record import BlockRecord
 from harness.runs.timing import half_width, pair_order
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, inspect, text
 
 from harness.errors import UserError
 from harness.judge.figure import Figure, Network, Source
-from harness.runs.record import BlockRecord, Loading, QuantizedRecord, Shipment, TargetRecord, TelemetryRecord
+from harness.record import BlockRecord, Loading, QuantizedRecord, Shipment, TargetRecord, TelemetryRecord
 from harness.store import Store, open_store, store_url
 from harness.store.tables import Base
 
@@ -186,7 +186,7 @@ def test_what_was_noted_survives_a_killed_writer(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from harness.store import open_store\n"
-        "from harness.runs.record import BlockRecord\n"
+        "from harness.record import BlockRecord\n"
         "from harness.judge.figure import Network\n"
         "store = open_store(sys.argv[1])\n"
         "for pair in range(10**6):\n"
