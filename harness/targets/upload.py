@@ -25,6 +25,9 @@ RECONNECT_S = 5.0
 #: Of one message, at most `agents.protocol.CHUNK_BYTES`: the least CPU time of all sizes from 64 KiB to 1 MiB, on a
 #: machine with 1 MiB of cache a core.
 PIECE_BYTES = 512 << 10
+#: glibc learns from the largest block freed so far (up to 32 MiB) how much freed memory to keep. Without that lesson it
+#: may hand every sent piece back to the kernel and fault it in again: up to 23,000 faults, 50 ms CPU, in 100 MB.
+LESSON_BYTES = 16 << 20
 
 Progress = Callable[[int, int], None]
 
@@ -43,6 +46,7 @@ class _Chunks:
     def __iter__(self) -> Iterator[pb.UploadRequest | memoryview]:
         yield pb.UploadRequest(header=self._header)
         done = self._header.offset
+        bytes(LESSON_BYTES)  # never touched, and freed at once
         try:
             with self._path.open("rb", buffering=0) as file:
                 file.seek(done)
