@@ -22,7 +22,7 @@ $(BIN)/python:
 
 $(VENV)/demo.done: $(PROJECT) | $(BIN)/python
 	@echo "installing quantrig into $(VENV) (about a minute, once)"
-	@$(PIP) install -c constraints.txt -e ./agents -e '.[demo]'
+	@$(PIP) install -c constraints.txt -e ./agents -e .
 	@touch $@
 
 $(VENV)/dev.done: $(PROJECT) | $(BIN)/python

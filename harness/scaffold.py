@@ -85,21 +85,27 @@ def init_files(model: Path, data: str, folder: Path) -> list[Path]:
     return written
 
 
+#: What a lab file begins with.
+NEW_LAB = "# The boards of the lab. Every field: docs/lab-file.md.\ntargets:\n"
+
+
 def add_target(lab_path: Path, name: str, fields: Mapping[str, Any]) -> None:
     """Add one target to a lab file. What stands there keeps its order, its comments and its spacing.
 
     Args:
-        lab_path: an existing targets.yaml; replaced at once or not at all.
+        lab_path: targets.yaml, replaced at once or not at all; made when it is not there.
         name: of the new target.
         fields: as in targets.yaml.
 
     Raises:
         UserError: the name is taken, the fields are not valid, or the file cannot be changed.
     """
-    lab = load_lab(lab_path)
-    if name in lab.targets:
-        raise UserError(f"{lab_path}: target '{name}' exists already; choose another name, or edit the file")
-    text = lab_path.read_text(encoding="utf-8-sig")
+    if lab_path.exists():
+        if name in load_lab(lab_path).targets:
+            raise UserError(f"{lab_path}: target '{name}' exists already; choose another name, or edit the file")
+        text = lab_path.read_text(encoding="utf-8-sig")
+    else:
+        text = NEW_LAB
     changed = _inserted(text, {name: dict(fields)})
     parse_lab(changed, lab_path)
     _replace(lab_path, changed)

@@ -72,11 +72,10 @@ def add(
     tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")] = None,
     lab: Lab = None,
 ) -> int:
-    """Add a target to the lab file, comments kept."""
+    """Add a target to the lab file (made when it is not there), comments kept."""
     from harness.scaffold import add_target
-    from harness.targets.lab import find_lab
 
-    path = find_lab(lab, None)
+    path = lab or Path("targets.yaml")
     fields: dict[str, object] = {"board": board}
     if environment is not None:
         fields["environment"] = environment

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,12 +72,13 @@ def _run(
 
     job = load_job(job_path)
     lab = load_lab(find_lab(lab_path, job.path))
-    plan = make_plan(job, lab, names(targets), profile=find_profile(profile), split_name=split, out=out)
+    with _stdout_kept_clean(as_json):
+        plan = make_plan(job, lab, names(targets), profile=find_profile(profile), split_name=split, out=out)
     if dry:
         return _print_plan(plan, as_json=as_json)
     store = open_store(store_url)
     try:
-        with watching(quiet=as_json) as observer:
+        with _stdout_kept_clean(as_json), watching(quiet=as_json) as observer:
             finished = start(plan, store, observer)
     finally:
         store.close()
@@ -94,7 +97,7 @@ def resume(
 
     opened = open_store(store)
     try:
-        with watching(quiet=as_json) as observer:
+        with _stdout_kept_clean(as_json), watching(quiet=as_json) as observer:
             finished = resume_run(run_id, opened, observer)
     finally:
         opened.close()
@@ -140,6 +143,13 @@ def list_runs(
         table.add_row(*(Text(cell) for cell in (one.run_id, one.status, _tally(one.targets), _near(one.out))))
     Console().print(table)
     return ExitCode.GOOD
+
+
+@contextlib.contextmanager
+def _stdout_kept_clean(wanted: bool) -> Iterator[None]:
+    """With --json, what a job's own functions print goes to stderr: stdout holds one document and nothing else."""
+    with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
+        yield
 
 
 def _tally(targets: Sequence[tuple[str, str]]) -> str:

@@ -63,8 +63,8 @@ def check_labels(
     if not outside.size:
         return
     first = int(outside[0])
-    name = ids[first] if ids is not None else f"sample {first}"
+    name = ids[first] if ids is not None else str(first)
     raise UserError(
-        f"{where}: label {labels[first]} of {name} is outside the {classes} classes 0..{classes - 1} of the network "
-        f"({outside.size} of {labels.size} labels are); correct it, or shift all with data.label_offset"
+        f"{where}: sample {name} has label {labels[first]}, outside the {classes} classes 0..{classes - 1} of the "
+        f"network ({outside.size} of {labels.size} labels are); correct it, or shift all with data.label_offset"
     )

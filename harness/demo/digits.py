@@ -95,7 +95,7 @@ def _originals() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     try:
         from sklearn.datasets import load_digits  # heavy, and needed by the demo alone
     except ModuleNotFoundError as error:
-        message = "harness.demo.digits: scikit-learn is not installed; pip install 'quantrig[demo]'"
+        message = "harness.demo.digits: scikit-learn is not installed; pip install scikit-learn"
         raise UserError(message) from error
     digits = load_digits()
     return digits.images.astype(np.float32), digits.target.astype(np.int64)

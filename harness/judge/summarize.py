@@ -179,7 +179,7 @@ def _empty_timing(context: TargetContext, time_note: str, device_note: str) -> l
         figures += empty_figures(context, [network], _TIME_ROWS, time_note)
         figures += empty_figures(context, [network], _DEVICE_ROWS, device_note)
     figures += empty_figures(context, [Network.RATIO], [("speedup", "x")], time_note)
-    return figures + _fpga_rows(context, time_note)
+    return figures + _fpga_rows(context, NO_BITSTREAM_NOTE if context.source is Source.EMULATED else time_note)
 
 
 def _fpga_rows(context: TargetContext, note: str) -> list[Figure]:

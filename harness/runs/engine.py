@@ -8,10 +8,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from harness.errors import ExitCode, QuantrigError, UserError
 from harness.host import host_environment
-from harness.job import Job, job_from_mapping
+from harness.job import Job, job_from_mapping, load_job
 from harness.judge.comparison import Comparison
 from harness.judge.figure import Network, Source
 from harness.judge.verdict import exit_code
@@ -66,6 +67,7 @@ def start(plan: Plan, store: Store, observer: Observer | None = None) -> Run:
         UserError: bad input.
     """
     digest = digest_of(plan.job.model)
+    _make_folder(plan, observer or Silent())
     store.create_run(
         plan.run_id,
         job_name=plan.job.name,
@@ -86,13 +88,15 @@ def start(plan: Plan, store: Store, observer: Observer | None = None) -> Run:
 def resume(run_id: str, store: Store, observer: Observer | None = None) -> Run:
     """Go on with a run: only what is missing or failed is done again.
 
+    Metrics and postprocessing are read from the job file again, since what was measured does not depend on them.
+
     Raises:
-        UserError: no such run, or its job, network or lab changed since.
+        UserError: no such run, or its network or data changed since.
         Interrupted: Ctrl-C or SIGTERM.
     """
     summary = store.run(run_id)
     request = summary.request
-    job = job_from_mapping(request["job"], Path(request["job_base"]))
+    job = _job_of(request)
     if digest_of(job.model) != summary.model_digest:
         message = f"{job.model} changed since run {summary.run_id}; start a new run with `quantrig run`"
         raise UserError(message)
@@ -112,6 +116,14 @@ def resume(run_id: str, store: Store, observer: Observer | None = None) -> Run:
     return _execute(plan, store, observer or Silent())
 
 
+def _job_of(request: Mapping[str, Any]) -> Job:
+    stored = job_from_mapping(request["job"], Path(request["job_base"]))
+    if not stored.path.is_file():
+        return stored
+    today = load_job(stored.path)
+    return replace(stored, metrics=today.metrics, postprocess=today.postprocess)
+
+
 def execute_job(
     job: Job,
     lab: Lab,
@@ -128,6 +140,18 @@ def execute_job(
     return start(plan, store, observer)
 
 
+def _make_folder(plan: Plan, observer: Observer) -> None:
+    """The run's folder, before anything is noted or sent."""
+    try:
+        if (plan.out / "run.json").exists():
+            observer.message("host", f"{plan.out} holds an earlier run's report, which this run replaces")
+        plan.out.mkdir(parents=True, exist_ok=True)
+        (plan.out / "artifacts").mkdir(exist_ok=True)
+    except OSError as error:
+        message = f"{plan.out}: the run's folder cannot be made there ({error.strerror}); choose another --out"
+        raise UserError(message) from error
+
+
 def _request(plan: Plan) -> dict[str, object]:
     return {
         "job": plan.job.as_json(),
@@ -142,20 +166,19 @@ def _request(plan: Plan) -> dict[str, object]:
 
 def _execute(plan: Plan, store: Store, observer: Observer) -> Run:
     stop = threading.Event()
-    plan.out.mkdir(parents=True, exist_ok=True)
     with stop_on_signals(stop):
         try:
             records = _work(plan, store, observer, stop)
+            record = _judge(plan, store, observer, records)
+            store.save_figures(plan.run_id, record.figures)
+            published = publish(record, plan.out)
         except Interrupted:
             store.set_run_status(plan.run_id, "interrupted")
             raise Interrupted(plan.run_id) from None
         except QuantrigError:
             store.set_run_status(plan.run_id, "failed")
             raise
-        record = _judge(plan, store, observer, records)
         good = all(target.status == "done" for target in record.targets)
-        store.save_figures(plan.run_id, record.figures)
-        published = publish(record, plan.out)
         store.set_run_status(plan.run_id, "done" if good else "failed", record.finished)
     return Run(record, published)
 
@@ -216,7 +239,7 @@ def _quantize_all(
 ) -> dict[str, tuple[NetworkFile, QuantizedRecord]]:
     made: dict[str, tuple[NetworkFile, QuantizedRecord]] = {}
     folder = plan.out / "artifacts"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for environment in plan.environments:
         if environment not in environments:
             continue

@@ -122,9 +122,7 @@ def make_plan(
     if len(data) == 0:
         message = f"{job.path}: data.source holds no samples"
         raise UserError(message)
-    resolve_metrics(job.metrics, lambda spec: import_function(spec, job.base))
-    if job.postprocess is not None:
-        import_function(job.postprocess, job.base)
+    _check_functions(job)
     _check_labels(job, data)
     return Plan(
         identity,
@@ -141,6 +139,16 @@ def make_plan(
     )
 
 
+def _check_functions(job: Job) -> None:
+    """Names that mean nothing, found before a board is bothered rather than after all of it ran."""
+    try:
+        resolve_metrics(job.metrics, lambda spec: import_function(spec, job.base))
+        if job.postprocess is not None:
+            import_function(job.postprocess, job.base)
+    except UserError as error:
+        raise UserError(f"{job.path}: {error}") from error
+
+
 def _check_labels(job: Job, data: DataSet) -> None:
     """Labels that cannot be, found before a board is bothered rather than after all of it ran."""
     if not job.metrics:
@@ -154,7 +162,14 @@ def _check_labels(job: Job, data: DataSet) -> None:
         outputs = network_outputs(job.model)
         shape = outputs[0][1] if len(outputs) == 1 else None
         if shape is not None and len(shape) == 2 and shape[1] is not None:
+            _check_ranks(job, shape[1])
             check_labels(data.labels, shape[1], ids=data.ids, where=data.label_source)
+
+
+def _check_ranks(job: Job, classes: int) -> None:
+    for name in job.metrics:
+        if int(name.removeprefix("accuracy_top")) > classes:
+            raise UserError(f"{job.path}: metrics: {name}, but the network has only {classes} classes")
 
 
 def _split(job: Job, count: int) -> Split:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.errors import BadResult, BoardError
-from harness.judge.figure import Network
+from harness.errors import BadResult, BoardError, Refused
+from harness.judge.figure import Network, Source
 from harness.record import BlockRecord, Loading, Shipment, TargetRecord, TelemetryRecord
 from harness.runs.inference import infer_chunk, infer_sequence
 from harness.runs.interrupt import Interrupted
@@ -25,6 +25,7 @@ from harness.runs.plan import Plan
 from harness.runs.samples import Array, SampleReader
 from harness.runs.timing import Timing
 from harness.store import Store
+from harness.targets.boards import ARM_FAMILIES, find_board
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
 from harness.targets.lab import Target
@@ -94,7 +95,9 @@ class TargetTask:
             client = stack.enter_context(connect(self.target, work_dir=self.plan.out / "logs", stop=self.stop))
             self.client = client
             info = client.describe()
-            self._save(description=info.as_json(), notes=self._notes(info))
+            self._check_identity(info)
+            source = Source.EMULATED if info.emulated else self.record.source
+            self._save(description=info.as_json(), notes=self._notes(info), source=source)
             with machine_shared(info.machine_id, self.stop):
                 for network in ARMS:
                     self._ship(client, network)
@@ -102,7 +105,7 @@ class TargetTask:
                 for loaded in prepared.values():
                     stack.callback(self._unload, client, loaded.network_id)
                 self._infer(client, prepared)
-            if self.target.timed:
+            if self.target.timed and not info.emulated:
                 self._progress("wait for a quiet machine", 0, None)
                 with machine_alone(info.machine_id, self.stop, lambda: self._say("timing waits for a quiet machine")):
                     self._time(client, {network: loaded.network_id for network, loaded in prepared.items()})
@@ -271,9 +274,23 @@ class TargetTask:
         notes = []
         if info.emulated:
             notes.append(f"emulated on {info.cpu_model or info.architecture}: outputs and accuracy only, never time")
-        elif info.board not in {self.target.board, "generic"}:
-            notes.append(f"targets.yaml says {self.target.board}, the agent says {info.board}")
+        elif info.board != self.target.board:
+            notes.append(
+                f"targets.yaml says {self.target.board}, the agent says {info.board} ({info.architecture}): start it "
+                f"with --board {self.target.board} if it is one"
+            )
         return tuple(notes)
+
+    def _check_identity(self, info: BoardInfo) -> None:
+        """Never publish one machine's times under another one's name."""
+        kind = find_board(self.target.board)
+        arm = info.architecture.startswith(("aarch64", "arm"))
+        if not info.emulated and kind is not None and kind.family in ARM_FAMILIES and not arm:
+            message = (
+                f"targets.yaml says {self.target.board}, but the agent runs on {info.architecture}: correct `board:` "
+                "or the address, or start the agent with --emulated"
+            )
+            raise Refused(self.target.name, message)
 
     def _save(self, **changes: object) -> None:
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]

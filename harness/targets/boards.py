@@ -35,6 +35,9 @@ _FAMILIES: dict[tuple[str, Environment], tuple[str, ...]] = {
     ("generic", "cpu"): ("generic",),
 }  # fmt: skip
 
+#: Their boards are ARM computers: an agent that says x86 is not on one of them.
+ARM_FAMILIES = frozenset({"jetson", "raspberry-pi", "xilinx"})
+
 #: By name.
 BOARDS = {
     name: BoardKind(name, family, environment) for (family, environment), names in _FAMILIES.items() for name in names

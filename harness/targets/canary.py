@@ -22,6 +22,7 @@ COLUMNS = 8
 IMAGE = 6
 KERNEL = 3
 CHANNELS = 4
+WEIGHT_ZERO = 128
 
 Int64 = npt.NDArray[np.int64]
 
@@ -39,7 +40,8 @@ class Canary:
     """The network, its inputs and its exact outputs.
 
     Args:
-        model: serialized ONNX, opset 13: `MatMulInteger` and `ConvInteger`, activations uint8, weights int8.
+        model: serialized ONNX, opset 13: `MatMulInteger` and `ConvInteger`, activations uint8, weights int8
+            (as uint8 around a zero point of 128 in the convolution).
         inputs: `a` uint8 [ROWS, DEPTH], `x` uint8 [1, CHANNELS, IMAGE, IMAGE].
         exact: `y` and `z`, int64.
     """
@@ -56,10 +58,13 @@ def canary() -> Canary:
     b = random.integers(-128, 128, (DEPTH, COLUMNS), dtype=np.int8)
     a[0], b[:, 0], b[:, 1] = 255, 127, -128
     x = random.integers(0, 256, (1, CHANNELS, IMAGE, IMAGE), dtype=np.uint8)
-    w = random.integers(-128, 128, (COLUMNS, CHANNELS, KERNEL, KERNEL), dtype=np.int8)
-    x[0, :, :KERNEL, :KERNEL], w[0], w[1] = 255, 127, -128
+    w = random.integers(0, 256, (COLUMNS, CHANNELS, KERNEL, KERNEL), dtype=np.uint8)
+    x[0, :, :KERNEL, :KERNEL], w[0], w[1] = 255, 255, 0
     graph = helper.make_graph(
-        [helper.make_node("MatMulInteger", ["a", "b"], ["y"]), helper.make_node("ConvInteger", ["x", "w"], ["z"])],
+        [
+            helper.make_node("MatMulInteger", ["a", "b"], ["y"]),
+            helper.make_node("ConvInteger", ["x", "w", "x_zero", "w_zero"], ["z"]),
+        ],
         "quantrig-canary",
         [
             helper.make_tensor_value_info("a", TensorProto.UINT8, a.shape),
@@ -69,14 +74,23 @@ def canary() -> Canary:
             helper.make_tensor_value_info("y", TensorProto.INT32, (ROWS, COLUMNS)),
             helper.make_tensor_value_info("z", TensorProto.INT32, (1, COLUMNS, IMAGE - KERNEL + 1, IMAGE - KERNEL + 1)),
         ],
-        [numpy_helper.from_array(b, "b"), numpy_helper.from_array(w, "w")],
+        [
+            numpy_helper.from_array(b, "b"),
+            numpy_helper.from_array(w, "w"),
+            numpy_helper.from_array(np.array(0, dtype=np.uint8), "x_zero"),
+            numpy_helper.from_array(np.array(WEIGHT_ZERO, dtype=np.uint8), "w_zero"),
+        ],
     )
-    # IR 8 and opset 13: read by every ONNX Runtime since 1.10, so that old boards can be asked too.
+    # IR 8, opset 13, convolution weights as uint8 with a zero point: ONNX Runtime 1.23, the last for Python 3.10, has
+    # no ConvInteger for int8 weights.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     return Canary(
         model=model.SerializeToString(deterministic=True),
         inputs={"a": a, "x": x},
-        exact={"y": a.astype(np.int64) @ b.astype(np.int64), "z": _correlate(x.astype(np.int64), w.astype(np.int64))},
+        exact={
+            "y": a.astype(np.int64) @ b.astype(np.int64),
+            "z": _correlate(x.astype(np.int64), w.astype(np.int64) - WEIGHT_ZERO),
+        },
     )
 
 

@@ -126,8 +126,8 @@ class AgentProcess:
                 lines = [clean_text(line) for line in log.read().decode("utf-8", "replace").splitlines()]
         except OSError:
             return ""
-        said = [line for line in lines if line]
-        return f", last words: {said[-1]}" if said else ""
+        said = [line for line in lines if line and not line.startswith('{"listening"')]
+        return f", last words: {said[-1]}; its log: {self._log}" if said else f"; its log: {self._log}"
 
     def end(self) -> None:
         """End the agent: end of its stdin, then SIGTERM, then SIGKILL to it and whatever it left in its session."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def agents(tmp_path: Path) -> Iterator[Callable[..., Agent]]:
     started: list[Agent] = []
 
-    def start(name: str = "agent", port: int = 0) -> Agent:
-        agent = Agent(tmp_path / name, port)
+    def start(name: str = "agent", port: int = 0, options: Sequence[str] = ()) -> Agent:
+        agent = Agent(tmp_path / name, port, options)
         started.append(agent)
         return agent
 

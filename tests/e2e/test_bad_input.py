@@ -131,6 +131,10 @@ def test_bad_input_is_one_line_that_names_the_thing(
         (["run", "job.yaml", "--profile", "fast"], ["fast", "quick"]),
         (["run", "job.yaml", "--split", "half"], ["half", "validation"]),
         (["run", "job.yaml", "--lab", "lab.yaml"], ["lab.yaml"]),
+        (["run", "job.yaml", "--out", "tiny.onnx"], ["tiny.onnx", "--out"]),
+        (["run", "rank.yaml", "--dry-run"], ["rank.yaml", "accuracy_top9", "4 classes"]),
+        (["run", "metric.yaml", "--dry-run"], ["metric.yaml", "acuracy_top1", "accuracy_top1"]),
+        (["run", "function.yaml", "--dry-run"], ["function.yaml", "nowhere:f"]),
         (["run", "job.yaml", "--store", "/proc/x/y.db"], ["--store"]),
         (["resume", "no-such-run"], ["no-such-run", "quantrig runs"]),
         (["quantize", "tiny.onnx", "--environment", "cpu", "-o", "q.onnx"], ["--data", "--job"]),
@@ -142,6 +146,13 @@ def test_bad_input_is_one_line_that_names_the_thing(
     ids=lambda case: " ".join(case) if isinstance(case, list) else None,
 )
 def test_a_bad_argument_is_one_line(bench: Bench, arguments: list[str], words: list[str]) -> None:
+    for name, line in {
+        "rank": "metrics: [accuracy_top9]",
+        "metric": "metrics: [acuracy_top1]",
+        "function": "postprocess: nowhere:f",
+    }.items():
+        text = f"model: tiny.onnx\ndata: {{source: data.npz, calibration: 40}}\n{line}\n"
+        (bench.folder / f"{name}.yaml").write_text(text)
     done = bench.quantrig(*arguments, code=2)
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     for word in words:

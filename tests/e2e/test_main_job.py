@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+import platform
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -199,3 +200,54 @@ def test_a_fraction_calibrates_and_an_environment_has_its_own_method(bench: Benc
     assert (record["calibration_samples"], record["samples"]) == (50, 150)
     assert bench.target("here")["quantized"]["method"] == "minmax"
     assert bench.target("jetson")["quantized"]["method"] == "percentile"
+
+
+def test_one_machines_times_never_appear_under_another_boards_name(bench: Bench, agents: Callable[..., Agent]) -> None:
+    if platform.machine() not in {"x86_64", "AMD64"}:
+        pytest.skip("needs a machine that cannot be a Raspberry Pi")
+    agent = agents()
+    via = f"via: {{address: '{agent.address}'}}"
+    bench.write_lab(f"targets:\n  pi: {{board: raspberry-pi-4, environment: cpu, {via}}}\n")
+    bench.run(code=3)
+    assert bench.target("pi")["status"] == "refused"
+    assert "x86_64" in bench.target("pi")["error"]
+    assert value(rows(bench), "pi", "Ratio", "speedup") == ""
+
+
+def test_a_stand_in_reached_by_address_is_published_as_emulated(bench: Bench, agents: Callable[..., Agent]) -> None:
+    agent = agents(options=("--emulated", "--board", "raspberry-pi-4"))
+    via = f"via: {{address: '{agent.address}'}}"
+    bench.write_lab(f"targets:\n  pi: {{board: raspberry-pi-4, environment: cpu, {via}}}\n")
+    bench.run()
+    assert {r["source"] for r in rows(bench)} == {"emulated"}
+    assert value(rows(bench), "pi", "Floating-Point", "accuracy_top1") == "1"
+    assert value(rows(bench), "pi", "Floating-Point", "latency_p50_ms") == ""
+
+
+def test_what_a_jobs_functions_print_stays_out_of_the_json(bench: Bench) -> None:
+    (bench.folder / "own.py").write_text(
+        "print('hello')\ndef share(outputs, labels):\n    print('again')\n    return 0.5\n"
+    )
+    bench.job.write_text(
+        "name: tiny\nmodel: tiny.onnx\ndata: {source: data.npz, calibration: 40}\nmetrics: ['own:share']\n"
+    )
+    record = json.loads(bench.run("--targets", "jetson", "--json").stdout)
+    assert {f["value"] for f in record["figures"] if f["metric"] == "share"} == {0.5}
+
+
+def test_a_metric_that_fails_loses_nothing_that_was_measured(bench: Bench) -> None:
+    own = bench.folder / "own.py"
+    own.write_text("def share(outputs, labels):\n    raise KeyError('scores')\n")
+    bench.job.write_text(
+        "name: tiny\nmodel: tiny.onnx\ndata: {source: data.npz, calibration: 40}\nmetrics: ['own:share']\n"
+    )
+    done = bench.run("--targets", "jetson", code=2)
+    assert "own:share" in done.stderr
+    assert "failed" in bench.quantrig("runs").stdout
+    with sqlite3.connect(bench.store) as database:
+        chunks = database.execute("select id from outputs").fetchall()
+    bench.write_job()
+    bench.quantrig("resume", bench.run_id())
+    assert value(rows(bench), "jetson", "Floating-Point", "accuracy_top1") == "1"
+    with sqlite3.connect(bench.store) as database:
+        assert database.execute("select id from outputs").fetchall() == chunks

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +149,10 @@ def descendants(pid: int) -> list[psutil.Process]:
 class Agent:
     """An agent of our own on loopback, to be killed and started again at the same address."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, options: Sequence[str] = ()) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "agents", "serve", "--listen", f"127.0.0.1:{port}", "--ready-json",
-             "--exit-on-stdin-eof", "--data", str(folder)],
+             "--exit-on-stdin-eof", "--data", str(folder), *options],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         assert self.process.stdout is not None

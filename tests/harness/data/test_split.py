@@ -53,7 +53,7 @@ def test_labels_outside_the_classes_are_named() -> None:
     with pytest.raises(UserError) as caught:
         check_labels(labels, 1000, ids=("a", "x.jpg", "c", "d"), where="labels.csv")
     message = str(caught.value)
-    assert message.startswith("labels.csv: label 1000 of x.jpg is outside the 1000 classes")
+    assert message.startswith("labels.csv: sample x.jpg has label 1000, outside the 1000 classes")
     assert "label_offset" in message
     assert "2 of 4" in message
     check_labels(labels[[0, 2]], 1000)

@@ -81,7 +81,7 @@ def test_enlargement_is_pillows_bilinear_one() -> None:
 def test_without_scikit_learn_the_user_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
 
-    with pytest.raises(UserError, match=re.escape("pip install 'quantrig[demo]'")):
+    with pytest.raises(UserError, match=re.escape("pip install scikit-learn")):
         digits.held_out()
 
 
