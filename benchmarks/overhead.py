@@ -21,7 +21,7 @@ from benchmarks.figures import Effort, Goal, Result, Row
 REPOSITORY = Path(__file__).parents[1]
 #: Good, a gate failed, inconclusive: the run was whole in each case.
 WHOLE = (0, 1, 4)
-RUNS = 3
+RUNS = 2
 
 
 def run(effort: Effort) -> Result:

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import ExitCode, QuantrigError, UserError
 from harness.host import host_environment
@@ -17,8 +17,6 @@ from harness.judge.comparison import Comparison
 from harness.judge.figure import Network, Source
 from harness.judge.verdict import exit_code
 from harness.record import QuantizedRecord, RunRecord, TargetRecord
-from harness.report.publish import Published, publish
-from harness.runs.evidence import figures_of
 from harness.runs.interrupt import Interrupted, stop_on_signals
 from harness.runs.networks import NetworkFile, digest_of, network_file, quantize_for
 from harness.runs.observer import Observer, Silent
@@ -28,6 +26,9 @@ from harness.runs.samples import SampleReader
 from harness.runs.target_task import TargetTask
 from harness.store import Store
 from harness.targets.lab import Lab, load_lab
+
+if TYPE_CHECKING:
+    from harness.report.publish import Published
 
 #: How often the main thread looks for Ctrl-C while targets work, s.
 _WATCH_S = 0.1
@@ -171,7 +172,7 @@ def _execute(plan: Plan, store: Store, observer: Observer) -> Run:
             records = _work(plan, store, observer, stop)
             record = _judge(plan, store, observer, records)
             store.save_figures(plan.run_id, record.figures)
-            published = publish(record, plan.out)
+            published = _publish(record, plan.out)
         except Interrupted:
             store.set_run_status(plan.run_id, "interrupted")
             raise Interrupted(plan.run_id) from None
@@ -211,6 +212,7 @@ def _in_parallel(tasks: Sequence[TargetTask], stop: threading.Event) -> None:
     """Run every target on a thread; a signal cancels the calls in flight and waits for all to tidy up."""
     with ThreadPoolExecutor(max_workers=len(tasks), thread_name_prefix="target") as pool:
         futures: list[Future[TargetRecord]] = [pool.submit(task.run) for task in tasks]
+        _load_judges()
         waiting = set(futures)
         cancelled = False
         while waiting:
@@ -271,7 +273,21 @@ def _quantize_all(
     return made
 
 
+def _load_judges() -> None:
+    """Load what only the end of a run needs (scipy, templates) while the boards work and this thread would wait."""
+    import harness.report.publish
+    import harness.runs.evidence  # noqa: F401
+
+
+def _publish(record: RunRecord, out: Path) -> Published:
+    from harness.report.publish import publish
+
+    return publish(record, out)
+
+
 def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[TargetRecord]) -> RunRecord:
+    from harness.runs.evidence import figures_of
+
     observer.progress("host", "judge", 0, None)
     summary = store.run(plan.run_id)
     figures, judged = figures_of(plan, store, records, _reader(plan))

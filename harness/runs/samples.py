@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data import Batch, DataSet
+from harness.errors import UserError
 
 Array = NDArray[np.generic]
 
@@ -53,7 +55,17 @@ class SampleReader:
         return self.indices[start : start + self.chunk_samples]
 
     def chunk(self, number: int) -> Batch:
-        """The samples of one chunk as one batch."""
+        """The samples of one chunk as one batch; the next one is decoded meanwhile."""
+        batch = self._read(number)
+        if number + 1 in self.chunks:
+            threading.Thread(target=self._prefetch, args=(number + 1,), name="decode", daemon=True).start()
+        return batch
+
+    def _prefetch(self, number: int) -> None:
+        with contextlib.suppress(UserError):  # whoever wants the chunk meets the same error
+            self._read(number)
+
+    def _read(self, number: int) -> Batch:
         with self._lock:  # one reader at a time: decoding twice would cost more than waiting
             if number in self._cache:
                 self._cache.move_to_end(number)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.judge.figure import Network
-from harness.judge.timing import speedup
 from harness.record import BlockRecord
 from harness.runs.interrupt import Interrupted
 from harness.runs.profile import Profile
@@ -27,6 +26,8 @@ def pair_order(pair: int) -> tuple[Network, Network]:
 
 def half_width(blocks: Sequence[BlockRecord]) -> float:
     """Half the 95 % interval of ln(int8 / float) over complete pairs; infinite below two pairs."""
+    from harness.judge.timing import speedup  # half a second of scipy, loaded while the boards work
+
     ratio = speedup(blocks)
     if ratio is None or ratio.interval is None:
         return math.inf
