@@ -56,7 +56,7 @@ class Quantizer(Session):
                 temporary .npz as it comes, which the run then reads into memory whole: a set larger than memory is
                 given by name.
             target: None: emulated on this machine, by ONNX Runtime. Else a target of the lab, by name or as it is; a
-                real one is timed too. The int8 network is this session's, whatever the target's own rules.
+                real one is timed too. The int8 network is this Quantizer's, whatever the target's own rules.
             metrics: `accuracy_top<K>`, "module:function" as in a job file (beside the current folder or installed;
                 takes the outputs by name, and the labels), or a function of (first output, labels).
                 None: accuracy_top1 where there are labels.

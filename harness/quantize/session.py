@@ -200,7 +200,7 @@ class Quantizer:
 
     def _unchanged(self) -> None:
         if sha256_of(self.model) != self.digest:
-            msg = f"{self.model}: changed on disk since this session began; open a new Quantizer"
+            msg = f"{self.model}: changed on disk since this Quantizer was made; open a new one"
             raise UserError(msg)
 
     def _stream(self, data: str | Path | DataSpec | Iterable[Any], preprocess: Preprocess | None) -> Iterator[Batch]:
