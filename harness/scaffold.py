@@ -228,7 +228,7 @@ def _replace(path: Path, text: str) -> None:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, real.stat().st_mode & 0o7777)
+            os.chmod(temporary, real.stat().st_mode & 0o7777 if real.exists() else 0o644)
             os.replace(temporary, real)
         except BaseException:
             with contextlib.suppress(OSError):

@@ -71,6 +71,7 @@ def add(
     tls: Annotated[str | None, typer.Option("--tls", help="Name or folder of the lab's certificates.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="A tag; may be repeated.")] = None,
     lab: Lab = None,
+    as_json: Json = False,
 ) -> int:
     """Add a target to the lab file (made when it is not there), comments kept."""
     from harness.scaffold import add_target
@@ -86,7 +87,12 @@ def add(
     if tag:
         fields["tags"] = list(tag)
     add_target(path, name, fields)
-    typer.echo(f"added {name} to {path}; next: quantrig targets check --targets {name}")
+    said = f"added {name} to {path}; next: quantrig targets check --targets {name}"
+    return _told(said, {"added": name, "lab": str(path)}, as_json=as_json)
+
+
+def _told(said: str, result: dict[str, str], *, as_json: bool) -> int:
+    typer.echo(json.dumps(result) if as_json else said)
     return ExitCode.GOOD
 
 
@@ -94,13 +100,14 @@ Folder = Annotated[Path, typer.Option("--folder", help="Folder of the lab's CA; 
 
 
 @certificates_app.command("create")
-def create(lab: Annotated[str, typer.Argument(help="Name of the lab.")], folder: Folder = Path("lab-ca")) -> int:
+def create(
+    lab: Annotated[str, typer.Argument(help="Name of the lab.")], folder: Folder = Path("lab-ca"), as_json: Json = False
+) -> int:
     """Create the lab's own certificate authority."""
     from harness.targets.certificates import create_lab
 
     create_lab(folder, lab)
-    typer.echo(f"wrote {folder}: keep ca-key.pem off the boards")
-    return ExitCode.GOOD
+    return _told(f"wrote {folder}: keep ca-key.pem off the boards", {"folder": str(folder)}, as_json=as_json)
 
 
 @certificates_app.command("agent")
@@ -109,13 +116,14 @@ def agent(
     address: Annotated[list[str], typer.Option("--address", help="DNS name or IP the host dials; may be repeated.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to carry to the board.", metavar="DIR")],
     folder: Folder = Path("lab-ca"),
+    as_json: Json = False,
 ) -> int:
     """Issue a board's certificate: copy the folder there and start its agent with --tls."""
     from harness.targets.certificates import issue_agent
 
     issue_agent(folder, name, address, out)
-    typer.echo(f"wrote {out}; on the board: quantrig-agent serve --listen 0.0.0.0:50443 --tls {out.name}")
-    return ExitCode.GOOD
+    said = f"wrote {out}; on the board: quantrig-agent serve --listen 0.0.0.0:50443 --tls {out.name}"
+    return _told(said, {"folder": str(out)}, as_json=as_json)
 
 
 @certificates_app.command("host")
@@ -123,10 +131,10 @@ def host(
     name: Annotated[str, typer.Argument(help="Name of this host.")],
     out: Annotated[Path, typer.Option("--out", help="Folder named in `tls:` of targets.yaml.", metavar="DIR")],
     folder: Folder = Path("lab-ca"),
+    as_json: Json = False,
 ) -> int:
     """Issue a host's certificate: name its folder in `tls:` of targets.yaml."""
     from harness.targets.certificates import issue_host
 
     issue_host(folder, name, out)
-    typer.echo(f"wrote {out}")
-    return ExitCode.GOOD
+    return _told(f"wrote {out}", {"folder": str(out)}, as_json=as_json)

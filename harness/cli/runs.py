@@ -163,11 +163,16 @@ def init(
     model: Annotated[Path, typer.Argument(help="A float ONNX network.", metavar="MODEL.onnx")],
     data: Annotated[str, typer.Argument(help="A folder of images, an .npz or module:function.", metavar="DATA")],
     folder: Annotated[Path, typer.Option("--folder", help="Where the two files go.", metavar="DIR")] = Path(),
+    as_json: Json = False,
 ) -> int:
     """Write a first job.yaml and targets.yaml for a model and a data folder."""
     from harness.scaffold import init_files
 
-    for path in init_files(model, data, folder):
+    written = init_files(model, data, folder)
+    if as_json:
+        typer.echo(json.dumps({"written": [str(path) for path in written]}))
+        return ExitCode.GOOD
+    for path in written:
         typer.echo(f"wrote {_near(path)}")
     typer.echo("check the values marked 'guessed', then: quantrig run job.yaml")
     return ExitCode.GOOD
