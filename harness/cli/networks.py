@@ -33,7 +33,9 @@ def calibrate(
     data: Data = None,
     job: JobFile = None,
     samples: Count = 100,
-    method: Method = "minmax",
+    method: Annotated[
+        str, typer.Option("--method", help="As for quantize; the table holds observed minimum and maximum with each.")
+    ] = "minmax",
     environment: Environment = "cpu",
     layers: Annotated[
         Literal["all", "needed"], typer.Option("--layers", help="All activations, or those a quantizer needs.")

@@ -10,7 +10,7 @@ from typing import Literal
 from onnx import TensorProto
 
 from harness.errors import UserError
-from harness.quantize.graph import Graph, attribute
+from harness.quantize.graph import Graph
 from harness.quantize.rulebooks.rules import Kind, Placement, RuleBook
 from harness.quantize.units import QUANTIZED_OPS, Port, Unit, find_units
 
@@ -285,10 +285,3 @@ def tensors_to_observe(graph: Graph, plan: Plan, layers: Layers) -> tuple[str, .
     return tuple(
         name for name in names if name in needed or (layers == "all" and graph.element_type(name) == TensorProto.FLOAT)
     )
-
-
-def is_depthwise(graph: Graph, unit: Unit) -> bool:
-    """Whether a convolution has one input channel per group."""
-    if unit.op_type != "Conv" or unit.weight is None:
-        return False
-    return bool(attribute(graph.node(unit.name), "group", 1) > 1 and graph.array(unit.weight.tensor).shape[1] == 1)

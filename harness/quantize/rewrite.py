@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto
 
 from harness.quantize.graph import Graph, drop_unused_initializers, names_read_inside, set_initializer, subgraphs
 from harness.quantize.observe import TensorStats
@@ -239,10 +239,3 @@ def _sorted(nodes: list[NodeProto]) -> list[NodeProto]:
             if not waits[reader]:
                 heapq.heappush(ready, reader)
     return order
-
-
-def element_size_bits(data_type: int) -> int:
-    """Bits of one element of an ONNX type."""
-    if data_type in {TensorProto.INT4, TensorProto.UINT4}:
-        return 4
-    return 8 * int(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(data_type)).itemsize)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ExitCode, QuantrigError, UserError
+from harness.errors import ExitCode, UserError
 from harness.host import host_environment
 from harness.job import Job, job_from_mapping, load_job
 from harness.judge.comparison import Comparison
@@ -176,7 +176,7 @@ def _execute(plan: Plan, store: Store, observer: Observer) -> Run:
         except Interrupted:
             store.set_run_status(plan.run_id, "interrupted")
             raise Interrupted(plan.run_id) from None
-        except QuantrigError:
+        except BaseException:  # our own bugs too: no run stays "running" behind a dead process
             store.set_run_status(plan.run_id, "failed")
             raise
         good = all(target.status == "done" for target in record.targets)
@@ -197,11 +197,23 @@ def _work(plan: Plan, store: Store, observer: Observer, stop: threading.Event) -
     tasks = []
     for target in open_targets:
         file, record = quantized[target.environment]
+        _check_same_network(plan, before.values(), record)
         networks = {Network.FLOAT: float_file, Network.QUANTIZED: file}
         started = replace(before[target.name], quantized=record, status="pending", error=None)
         tasks.append(TargetTask(plan, target, networks, started, reader, store, observer, stop))
     _in_parallel(tasks, stop)
     return store.targets(plan.run_id)
+
+
+def _check_same_network(plan: Plan, before: Iterable[TargetRecord], made: QuantizedRecord) -> None:
+    """A resumed run must not join outputs and blocks of one int8 network with those of another."""
+    for record in before:
+        known = record.quantized
+        if known is not None and known.environment == made.environment and known.digest != made.digest:
+            raise UserError(
+                f"the int8 network for {made.environment} is not the one that run {plan.run_id} began with; "
+                "start a new run with `quantrig run`"
+            )
 
 
 def _reader(plan: Plan) -> SampleReader:

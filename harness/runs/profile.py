@@ -33,17 +33,12 @@ class Profile:
     warm_up_window_s: float
     warm_up_tolerance: float = 0.02
 
-    @property
-    def longest_s(self) -> float:
-        """Upper bound of a target's timed part when one inference is short against a block, s."""
-        return 2 * (self.warm_up_cap_s + self.max_pairs * self.block_s)
-
 
 #: For a demo or a smoke test: the same method in seconds, with wider intervals. The windows of warm-up are a fifth
 #: of a second because a steady state within 2 % is rarely reached on a busy laptop; 5 % is asked instead.
 QUICK = Profile("quick", 0.15, 30, 8, 12, 0.02, 0.6, 3.0, 0.2, 0.05)
 #: Blocks of at least 1 s and 30 inferences, at least 8 pairs, ±2 %, at most 40 pairs; warm-up of at least 2 s, at
-#: most 60 s (the method page, docs/results.md, says why).
+#: most 60 s.
 STANDARD = Profile("standard", 1.0, 30, 8, 40, 0.02, 2.0, 60.0, 1.0)
 
 PROFILES = {profile.name: profile for profile in (QUICK, STANDARD)}

@@ -153,6 +153,26 @@ def test_a_changed_network_cannot_be_resumed(bench: Bench) -> None:
     assert "changed since" in done.stderr
 
 
+def test_another_int8_network_cannot_be_mixed_into_a_run(bench: Bench, agents: Callable[..., Agent]) -> None:
+    for environment in ("cpu", "fpga"):
+        arguments = ("tiny.onnx", "--data", "data.npz", "--environment", environment, "-o", f"{environment}.onnx")
+        bench.quantrig("quantize", *arguments)
+    own = bench.folder / "own.int8.onnx"
+    own.write_bytes((bench.folder / "cpu.onnx").read_bytes())
+    bench.write_job("quantized: own.int8.onnx\n")
+    agent = agents("board")
+    agent.kill()
+    two_targets(bench, agent.address)
+    bench.run(code=3)
+    own.write_bytes((bench.folder / "fpga.onnx").read_bytes())
+    agents("board", agent.port)
+    done = bench.quantrig("resume", bench.run_id(), code=2)
+    assert "int8 network" in done.stderr
+    own.write_bytes((bench.folder / "cpu.onnx").read_bytes())
+    bench.quantrig("resume", bench.run_id())
+    assert bench.target("far")["status"] == "done"
+
+
 def test_a_port_in_use_is_one_line(tmp_path: Path, agents: Callable[..., Agent]) -> None:
     agent = agents("first")
     done = subprocess.run(
