@@ -13,43 +13,41 @@ from numpy.typing import NDArray
 
 from harness.quantize.graph import Graph, attribute
 from harness.quantize.placement import Plan
-from harness.quantize.rulebooks.rules import Bias
-from harness.quantize.scales import Affine
 from harness.quantize.units import Unit
-from harness.quantize.weights import quantize_weights, smallest_scales
+from harness.quantize.weights import LayerParameters
 
 
 def bias_corrections(
     graph: Graph,
     plan: Plan,
     means: Mapping[str, NDArray[np.float64]],
-    scales: Mapping[str, Affine],
-    method: str,
+    parameters: Mapping[str, LayerParameters],
 ) -> dict[str, NDArray[np.float64]]:
     """What to add to each layer's bias, shape (output channels,).
 
     Layers without a place for a bias (a matrix product without a sum after it) are left out.
+
+    Args:
+        graph: the prepared network.
+        plan: what is quantized.
+        means: input of a layer → mean of each of its channels.
+        parameters: layer → its rounded weights.
     """
     result: dict[str, NDArray[np.float64]] = {}
     for unit in plan.units:
         mean = means.get(unit.data[0].tensor)
-        if unit.weight is None or mean is None or not _takes_bias(graph, unit):
+        if unit.weight is None or mean is None or unit.name not in parameters or not takes_bias(graph, unit):
             continue
         weight = graph.array(unit.weight.tensor)
-        smallest = None
-        group = plan.group_of.get(unit.data[0].tensor)
-        if plan.rules.bias is Bias.INT32 and unit.bias is not None and group is not None:
-            bias = graph.array(unit.bias.tensor).astype(np.float64).reshape(-1)
-            smallest = smallest_scales(bias, float(scales[group].scale))
-        quantized = quantize_weights(weight, unit.channel_axis, plan.rules, method, smallest)
-        error = weight.astype(np.float64) - quantized.dequantized()
+        error = weight.astype(np.float64) - parameters[unit.name].weight.dequantized()
         correction = _mean_output(graph, unit, error, mean)
         if correction is not None:
             result[unit.name] = correction
     return result
 
 
-def _takes_bias(graph: Graph, unit: Unit) -> bool:
+def takes_bias(graph: Graph, unit: Unit) -> bool:
+    """Whether a layer has a bias, or a place for one."""
     if unit.bias is not None:
         return True
     return unit.op_type in {"Conv", "ConvTranspose"} and len(graph.node(unit.name).input) == 2

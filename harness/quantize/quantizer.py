@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from harness.errors import UserError
@@ -17,11 +19,12 @@ from harness.quantize.graph import Graph, read_model, sha256_of, subgraphs
 from harness.quantize.observe import TensorStats
 from harness.quantize.placement import Plan, make_plan
 from harness.quantize.preparation import Prepared, prepare_model, write_model
-from harness.quantize.rewrite import Corrections, build
+from harness.quantize.rewrite import build
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.rulebooks.rules import Bias
 from harness.quantize.scales import Affine, activation_scale, check_method
 from harness.quantize.score import Scorer
+from harness.quantize.weights import LayerParameters, layer_parameters
 
 #: Key under which an int8 network carries how it was made.
 METADATA_KEY = "quantrig.quantization"
@@ -189,7 +192,7 @@ class _Choice:
             )
         network = candidates[chosen]
         corrected = self.build(
-            chosen, bias_corrections(self.graph, self.plan, self.calibration.means, self.scales(chosen), chosen)
+            chosen, bias_corrections(self.graph, self.plan, self.calibration.means, self.parameters(chosen, {}))
         )
         gained = self.scorer.score_db(corrected, rules) - scores[chosen]
         if gained >= _WORTH_DB:
@@ -220,9 +223,25 @@ class _Choice:
             bounds=maker.bounds if maker is not None and len(members) == 1 else (None, None),
         )
 
-    def build(self, method: str, corrections: Corrections | None = None) -> ModelProto:
+    def parameters(self, method: str, corrections: Mapping[str, NDArray[np.float64]]) -> dict[str, LayerParameters]:
+        """Weights and biases rounded to nearest."""
+        scales = self.scales(method)
+        return {
+            unit.name: layer_parameters(
+                self.graph,
+                unit,
+                self.plan.rules,
+                method,
+                float(scales[group].scale) if (group := self.plan.group_of.get(unit.data[0].tensor)) else None,
+                corrections.get(unit.name),
+            )
+            for unit in self.plan.units
+            if unit.weight is not None
+        }
+
+    def build(self, method: str, corrections: Mapping[str, NDArray[np.float64]] | None = None) -> ModelProto:
         """The int8 network of a method."""
-        return build(self.model, self.plan, self.scales(method), method, corrections)
+        return build(self.model, self.plan, self.scales(method), self.parameters(method, corrections or {}))
 
 
 def _describe(

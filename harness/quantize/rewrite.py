@@ -14,26 +14,17 @@ from onnx import ModelProto, NodeProto
 from harness.quantize.graph import Graph, drop_unused_initializers, names_read_inside, set_initializer, subgraphs
 from harness.quantize.observe import TensorStats
 from harness.quantize.placement import Plan
-from harness.quantize.rulebooks.rules import Bias, Placement
+from harness.quantize.rulebooks.rules import Placement
 from harness.quantize.scales import Affine, activation_scale
 from harness.quantize.units import Port, Unit
-from harness.quantize.weights import (
-    QuantizedTensor,
-    quantize_bias_int8,
-    quantize_bias_int32,
-    quantize_weights,
-    smallest_scales,
-)
-
-Corrections = Mapping[str, NDArray[np.float64]]
+from harness.quantize.weights import LayerParameters, QuantizedTensor
 
 
 def build(
     model: ModelProto,
     plan: Plan,
     scales: Mapping[str, Affine],
-    method: str,
-    corrections: Corrections | None = None,
+    parameters: Mapping[str, LayerParameters],
 ) -> ModelProto:
     """The int8 form of a network, as Q/DQ.
 
@@ -41,15 +32,14 @@ def build(
         model: the prepared float network; not changed.
         plan: what is quantized.
         scales: scale group → scale and zero point.
-        method: how the scales were chosen; weights of power-of-two environments follow it.
-        corrections: layer → what to add to its bias, shape (output channels,).
+        parameters: layer → its weights and bias; a layer that is missing keeps its float ones.
 
     Returns:
         a network with the same layers and connections once its Q/DQ pairs are removed.
     """
     copy = ModelProto()
     copy.CopyFrom(model)
-    builder = _Builder(copy, plan, scales, method, corrections or {})
+    builder = _Builder(copy, plan, scales, parameters)
     builder.learnables()
     builder.activations()
     return builder.finish()
@@ -57,14 +47,17 @@ def build(
 
 class _Builder:
     def __init__(
-        self, model: ModelProto, plan: Plan, scales: Mapping[str, Affine], method: str, corrections: Corrections
+        self,
+        model: ModelProto,
+        plan: Plan,
+        scales: Mapping[str, Affine],
+        parameters: Mapping[str, LayerParameters],
     ) -> None:
         self.model = model
         self.graph = Graph(model)
         self.plan = plan
         self.scales = scales
-        self.method = method
-        self.corrections = corrections
+        self.parameters = parameters
         self.nodes = {node.name: node for node in model.graph.node}
         self.new: list[NodeProto] = []
         self.made = {name for unit in plan.units for name in unit.outputs}
@@ -83,44 +76,27 @@ class _Builder:
     def learnables(self) -> None:
         """Integers and a DequantizeLinear for each weight, bias and constant operand."""
         for unit in self.plan.units:
-            if unit.weight is not None:
-                self._weighted(unit)
+            found = self.parameters.get(unit.name)
+            if unit.weight is not None and found is not None:
+                self._weighted(unit, unit.weight, found)
             for port in unit.constants if self.plan.rules.placement is Placement.OUTPUTS else ():
                 self._constant(port)
 
-    def _weighted(self, unit: Unit) -> None:
-        rules = self.plan.rules
-        assert unit.weight is not None
-        weight = self.graph.array(unit.weight.tensor)
-        source = self.plan.group_of.get(unit.data[0].tensor)
-        input_scale = float(self.scales[source].scale) if source is not None else None
-        bias = self._bias(unit)
-        smallest = None
-        if bias is not None and rules.bias is Bias.INT32 and input_scale is not None:
-            smallest = smallest_scales(bias, input_scale)
-        quantized = quantize_weights(weight, unit.channel_axis, rules, self.method, smallest)
-        self._replace(unit.weight, quantized, "weight")
-        if bias is None:
+    def _weighted(self, unit: Unit, port: Port, found: LayerParameters) -> None:
+        self._replace(port, found.weight, "weight")
+        if found.bias is None:
             return
         # A layer without a bias gets one only where a correction asks for it.
-        port = unit.bias or Port(unit.name, 2, self.name(f"{unit.name}.bias"))
-        shape = self.graph.array(port.tensor).shape if unit.bias is not None else bias.shape
-        if rules.bias is Bias.INT32 and input_scale is not None:
+        place = unit.bias or Port(unit.name, 2, self.name(f"{unit.name}.bias"))
+        count = found.bias.values.size if isinstance(found.bias, QuantizedTensor) else found.bias.size
+        shape = self.graph.array(place.tensor).shape if unit.bias is not None else (count,)
+        if isinstance(found.bias, QuantizedTensor):
             # A Gemm's bias is broadcast along rows: a scale per element is still a scale per output channel.
-            self._replace(port, quantize_bias_int32(bias, input_scale, quantized.scale).reshaped(shape), "bias")
-        elif rules.bias is Bias.INT8_POWER_OF_TWO:
-            self._replace(port, quantize_bias_int8(bias, rules).reshaped(shape), "bias")
-        elif unit.name in self.corrections:
-            name = self.name(f"{port.tensor}.corrected")
-            set_initializer(self.model, name, bias.astype(np.float32).reshape(shape))
-            _connect(self.nodes[port.node], port.slot, name)
-
-    def _bias(self, unit: Unit) -> NDArray[np.float64] | None:
-        correction = self.corrections.get(unit.name)
-        if unit.bias is not None:
-            bias = self.graph.array(unit.bias.tensor).astype(np.float64).reshape(-1)
-            return bias if correction is None else bias + correction
-        return correction
+            self._replace(place, found.bias.reshaped(shape), "bias")
+        else:
+            name = self.name(f"{place.tensor}.corrected")
+            set_initializer(self.model, name, found.bias.reshape(shape))
+            _connect(self.nodes[place.node], place.slot, name)
 
     def _constant(self, port: Port) -> None:
         value = self.graph.array(port.tensor)

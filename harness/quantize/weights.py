@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.quantize.graph import Graph
 from harness.quantize.histogram import MsbHistogram
-from harness.quantize.rulebooks.rules import RuleBook, WeightType
+from harness.quantize.rulebooks.rules import Bias, RuleBook, WeightType
 from harness.quantize.scales import fix_position, minmax_exponent, msb_window, power_of_two, round_to_integers
+from harness.quantize.units import Unit
 
 Integers = NDArray[np.int8] | NDArray[np.int32]
 
@@ -45,6 +47,75 @@ class QuantizedTensor:
         shape = [1] * self.values.ndim
         shape[self.axis] = -1
         return self.values.astype(np.float64) * self.scale.astype(np.float64).reshape(shape)
+
+
+@dataclass(frozen=True)
+class LayerParameters:
+    """What a layer with weights becomes.
+
+    Args:
+        weight: its int8 weights.
+        bias: its bias as integers, or as float32 of shape (output channels,) where the environment keeps it so;
+            None leaves the bias as it is, or absent.
+    """
+
+    weight: QuantizedTensor
+    bias: QuantizedTensor | NDArray[np.float32] | None
+
+
+def real_bias(graph: Graph, unit: Unit) -> NDArray[np.float64] | None:
+    """A layer's float bias, shape (output channels,); None without one."""
+    if unit.bias is None:
+        return None
+    return graph.array(unit.bias.tensor).astype(np.float64).reshape(-1)
+
+
+def layer_parameters(
+    graph: Graph,
+    unit: Unit,
+    rules: RuleBook,
+    method: str,
+    input_scale: float | None,
+    correction: NDArray[np.float64] | None = None,
+) -> LayerParameters:
+    """Weights rounded to nearest, and the bias beside them.
+
+    Args:
+        graph: the prepared network.
+        unit: a layer with constant weights.
+        rules: the environment's.
+        method: of the network; weights of power-of-two environments follow it.
+        input_scale: of the layer's int8 input; None where it is float.
+        correction: added to the bias, shape (output channels,); a layer without a bias gets it as one.
+    """
+    assert unit.weight is not None
+    bias = real_bias(graph, unit)
+    changed = correction is not None
+    if correction is not None:
+        bias = correction if bias is None else bias + correction
+    smallest = None
+    if bias is not None and rules.bias is Bias.INT32 and input_scale is not None:
+        smallest = smallest_scales(bias, input_scale)
+    weight = quantize_weights(graph.array(unit.weight.tensor), unit.channel_axis, rules, method, smallest)
+    return LayerParameters(weight, quantize_bias(bias, rules, input_scale, weight.scale, changed=changed))
+
+
+def quantize_bias(
+    bias: NDArray[np.float64] | None,
+    rules: RuleBook,
+    input_scale: float | None,
+    weight_scale: NDArray[np.float32],
+    *,
+    changed: bool,
+) -> QuantizedTensor | NDArray[np.float32] | None:
+    """A bias by an environment's rule; a float one only where it is `changed` from the network's own."""
+    if bias is None:
+        return None
+    if rules.bias is Bias.INT32 and input_scale is not None:
+        return quantize_bias_int32(bias, input_scale, weight_scale)
+    if rules.bias is Bias.INT8_POWER_OF_TWO:
+        return quantize_bias_int8(bias, rules)
+    return bias.astype(np.float32) if changed else None
 
 
 def quantize_weights(
