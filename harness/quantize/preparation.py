@@ -13,6 +13,7 @@ from onnx import ModelProto
 
 from harness.errors import UserError
 from harness.quantize import folding
+from harness.quantize.control_flow import fold_control_flow
 from harness.quantize.graph import MAX_SINGLE_FILE_BYTES, read_model
 from harness.quantize.lift import lift
 
@@ -48,6 +49,9 @@ def prepare_model(model: ModelProto, what: str) -> Prepared:
     copy = lift(copy, what)
     name_nodes(copy)
     folding.constants_to_initializers(copy)
+    if fold_control_flow(copy):
+        name_nodes(copy)
+        folding.constants_to_initializers(copy)
     removed = folding.remove_no_ops(copy)
     folding.fold_constants(copy)
     folded = folding.fold_batch_norm(copy)
