@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from onnx import TensorProto
 
 from harness.errors import UserError
 from harness.quantize.graph import Graph
-from harness.quantize.rulebooks.rules import Kind, Placement, RuleBook
+from harness.quantize.islands import leave_the_end_float, leave_the_islands_float, read_by, readers_of
+from harness.quantize.rulebooks.rules import FixedScale, Kind, Placement, RuleBook
 from harness.quantize.units import QUANTIZED_OPS, Port, Unit, find_units
 
 Layers = Literal["needed", "all"]
 
-END_OF_NETWORK = "only float reads its result: kept in float so that scores keep their resolution"
 NOT_RESIDUAL = "not the residual sum of a convolution: nothing to fuse into"
 NO_INT8_NEIGHBOUR = "moves float values: no int8 layer beside it"
 
@@ -34,6 +34,8 @@ class Plan:
         carried: layers that move int8 values although no Q/DQ stands beside them (gpu).
         observed: scale group → tensors whose values decide its scale.
         mean_axis: input of a weighted layer → its channel axis, for means per channel.
+        fixed: scale group → the scale that its maker's operator gives it, whatever was observed.
+        remarks: lines about layers that are int8 in a way a reader should know of.
     """
 
     rules: RuleBook
@@ -44,6 +46,8 @@ class Plan:
     carried: tuple[str, ...]
     observed: Mapping[str, tuple[str, ...]]
     mean_axis: Mapping[str, int]
+    fixed: Mapping[str, FixedScale] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def quantized_layers(self) -> tuple[str, ...]:
@@ -55,13 +59,16 @@ class Plan:
         return tuple(dict.fromkeys([name for names in self.observed.values() for name in names] + list(self.mean_axis)))
 
 
-def make_plan(graph: Graph, rules: RuleBook, exclude: Collection[str] = ()) -> Plan:
+def make_plan(
+    graph: Graph, rules: RuleBook, exclude: Collection[str] = (), float_outputs: Collection[str] = ()
+) -> Plan:
     """Decide what is quantized.
 
     Args:
         graph: a prepared network.
         rules: the environment's rule book.
         exclude: layers to leave in float.
+        float_outputs: int8 layers at the network's end that return float (see `heads`).
 
     Raises:
         UserError: an excluded layer does not exist, or the network is quantized already.
@@ -70,7 +77,7 @@ def make_plan(graph: Graph, rules: RuleBook, exclude: Collection[str] = ()) -> P
     units, reasons = find_units(graph, rules, exclude)
     if rules.placement is Placement.INPUTS:
         return _plan_inputs(graph, rules, units, reasons)
-    return _plan_outputs(graph, rules, units, reasons)
+    return _plan_outputs(graph, rules, units, reasons, float_outputs)
 
 
 def check_quantizable(graph: Graph, exclude: Collection[str]) -> None:
@@ -92,15 +99,19 @@ def check_quantizable(graph: Graph, exclude: Collection[str]) -> None:
         raise UserError(msg)
 
 
-def _plan_outputs(graph: Graph, rules: RuleBook, units: list[Unit], reasons: dict[str, str]) -> Plan:
-    units = _leave_the_end_float(graph, rules, units, reasons)
+def _plan_outputs(
+    graph: Graph, rules: RuleBook, units: list[Unit], reasons: dict[str, str], float_outputs: Collection[str]
+) -> Plan:
+    units = leave_the_end_float(graph, rules, units, reasons)
+    units = leave_the_islands_float(graph, units, reasons)
     active = _active_units(units, reasons)
-    readers = _readers(active)
-    unread = {unit.name for unit in active if not _read_by(graph, unit, readers)}
+    readers = readers_of(active)
+    unread = {unit.name for unit in active if not read_by(graph, unit, readers)}
     quantized = {port.tensor for unit in active for port in unit.data}
     for unit in active:
         # At the end of the network, float readers take what a layer makes in float, where it can.
-        if unit.name not in unread or (unit.kind is not Kind.MOVES and unit.op_type not in rules.float_at_the_end):
+        made_float = unit.kind is Kind.MOVES or unit.op_type in rules.float_at_the_end or unit.name in float_outputs
+        if unit.name not in unread or not made_float:
             quantized.update(unit.outputs)
     groups = _Groups(quantized)
     for unit in active:
@@ -132,6 +143,11 @@ def _plan_outputs(graph: Graph, rules: RuleBook, units: list[Unit], reasons: dic
             observed[groups.root(name)].append(name)
     # sorted: a set has another order in every process, and the same network must have the same digest
     group_of = {name: groups.root(name) for name in sorted(quantized)}
+    fixed = {
+        root: rules.fixed_scales[graph.producer[names[0]].op_type]
+        for root, names in observed.items()
+        if len(names) == 1 and names[0] in graph.producer and graph.producer[names[0]].op_type in rules.fixed_scales
+    }
     return Plan(
         rules,
         tuple(active),
@@ -141,41 +157,18 @@ def _plan_outputs(graph: Graph, rules: RuleBook, units: list[Unit], reasons: dic
         (),
         {root: tuple(names) for root, names in observed.items()},
         _mean_axes(active),
+        fixed,
+        _remarks(rules, active),
     )
 
 
-def _leave_the_end_float(graph: Graph, rules: RuleBook, units: list[Unit], reasons: dict[str, str]) -> list[Unit]:
-    """Walk back from the outputs: what has no weights and feeds only float stays float itself."""
-    readers = _readers(units)
-    gone: set[str] = set()
-    for unit in reversed(units):
-        if unit.kind in {Kind.WEIGHTED, Kind.MOVES} or unit.op_type not in rules.float_at_the_end:
-            continue
-        if not _read_by(graph, unit, readers):
-            gone.add(unit.name)
-            for port in unit.data:
-                del readers[port.node, port.slot]
-            reasons |= dict.fromkeys(unit.members, END_OF_NETWORK)
-    return [unit for unit in units if unit.name not in gone]
-
-
-def _read_by(graph: Graph, unit: Unit, readers: Mapping[tuple[str, int], Unit]) -> bool:
-    """Whether an int8 layer reads this one's result, directly or through layers that only move values."""
-    pending = list(unit.outputs)
-    while pending:
-        for use in graph.uses[pending.pop()]:
-            reader = readers.get((use.node.name, use.slot))
-            if reader is None:
-                continue
-            if reader.kind is not Kind.MOVES:
-                return True
-            pending.extend(reader.outputs)
-    return False
-
-
-def _readers(units: Collection[Unit]) -> dict[tuple[str, int], Unit]:
-    """Which layer each data input belongs to."""
-    return {(port.node, port.slot): unit for unit in units for port in unit.data}
+def _remarks(rules: RuleBook, units: list[Unit]) -> tuple[str, ...]:
+    lines = []
+    for op_type, remark in rules.unpacked.items():
+        names = [unit.name for unit in units if unit.op_type == op_type]
+        if names:
+            lines.append(f"{op_type} {', '.join(repr(name) for name in names[:3])}{', …' * (len(names) > 3)}: {remark}")
+    return tuple(lines)
 
 
 def _active_units(units: list[Unit], reasons: dict[str, str]) -> list[Unit]:
@@ -200,7 +193,7 @@ def _active_units(units: list[Unit], reasons: dict[str, str]) -> list[Unit]:
 
 
 def _plan_inputs(graph: Graph, rules: RuleBook, units: list[Unit], reasons: dict[str, str]) -> Plan:
-    made_by = {name: unit for unit in units for name in unit.outputs if unit.kind is Kind.WEIGHTED}
+    made_by = {name: unit for unit in units for name in unit.outputs if unit.op_type in {"Conv", "ConvTranspose"}}
     active: list[Unit] = []
     ports: list[Port] = []
     movers: list[Unit] = []

@@ -9,6 +9,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from harness.quantize.graph import Graph, Use, attribute, subgraphs
+from harness.quantize.patterns import float_blocks
 from harness.quantize.rulebooks.rules import Kind, RuleBook
 
 EXCLUDED = "excluded by name"
@@ -78,14 +79,15 @@ def find_units(graph: Graph, rules: RuleBook, exclude: Collection[str] = ()) -> 
     units: list[Unit] = []
     reasons: dict[str, str] = {}
     taken: set[str] = set()
+    blocks = float_blocks(graph)
     for node in graph.nodes:
         if node.name in taken:
             continue
-        unit = _unit(graph, rules, node)
+        unit = blocks.get(node.name) or _unit(graph, rules, node)
         if isinstance(unit, str):
             reasons[node.name] = unit
             continue
-        unit = _fuse(graph, rules, unit, exclude)
+        unit = _fuse(graph, rules, unit, blocks.keys() | set(exclude))
         taken.update(unit.members)
         if any(member in exclude for member in unit.members):
             reasons |= {
@@ -99,11 +101,9 @@ def find_units(graph: Graph, rules: RuleBook, exclude: Collection[str] = ()) -> 
 
 def _unit(graph: Graph, rules: RuleBook, node: NodeProto) -> Unit | str:
     """The node as a layer of its own, or the reason why it stays float."""
-    kind = None if node.domain not in {"", "ai.onnx"} else rules.kinds.get(node.op_type)
-    if kind is None:
-        return rules.float_reason(node.op_type if node.domain in {"", "ai.onnx"} else f"{node.domain}::{node.op_type}")
-    if any(True for _ in subgraphs(node)):
-        return rules.float_reason(node.op_type)
+    kind = _kind(graph, rules, node)
+    if not isinstance(kind, Kind):
+        return kind
     problem = _type_problem(graph, node, kind)
     if problem:
         return problem
@@ -122,6 +122,17 @@ def _unit(graph: Graph, rules: RuleBook, node: NodeProto) -> Unit | str:
         return "its bounds are computed at run time"
     unit = Unit(node.name, node.op_type, kind, (node.name,), data, outputs, constants)
     return replace(unit, bounds=bounds) if bounds is not None else unit
+
+
+def _kind(graph: Graph, rules: RuleBook, node: NodeProto) -> Kind | str:
+    """How the rule book treats a node, or the reason why it stays float."""
+    if node.domain not in {"", "ai.onnx"}:
+        return rules.float_reason(f"{node.domain}::{node.op_type}")
+    kind = rules.kinds.get(node.op_type)
+    if kind is None or any(True for _ in subgraphs(node)):
+        return rules.float_reason(node.op_type)
+    refine = rules.refinements.get(node.op_type)
+    return kind if refine is None else refine(graph, node)
 
 
 def _type_problem(graph: Graph, node: NodeProto, kind: Kind) -> str | None:
@@ -188,6 +199,8 @@ def _fuse(graph: Graph, rules: RuleBook, unit: Unit, exclude: Collection[str]) -
     if use is None or use.slot or use.node.domain or use.node.op_type not in rules.fused or use.node.name in exclude:
         return unit
     bounds = clip_bounds(graph, use.node)
+    if not isinstance(_kind(graph, rules, use.node), Kind) and use.node.op_type in rules.kinds:
+        return unit  # this one stays float: another slope than the board's
     if bounds is None or unit.bounds != (None, None):
         return unit
     return replace(unit, members=(*unit.members, use.node.name), outputs=(use.node.output[0],), bounds=bounds)
@@ -203,8 +216,9 @@ def _bias_after(graph: Graph, unit: Unit, use: Use) -> Port | None:
         return None
     channels = (graph.shape(unit.weight.tensor) or (0,))[-1]
     shape = graph.shape(name) or ()
-    # [C], or [1, C] beside a result of at least that rank: anything else is no bias.
-    if shape not in {(channels,), (1, channels)}:
+    rank = max(2, len(graph.shape(unit.output) or ()))
+    # [C], or [1, …, C] beside a result of at least that rank: anything else is no bias.
+    if not shape or shape[-1] != channels or any(size != 1 for size in shape[:-1]) or len(shape) > rank:
         return None
     return Port(use.node.name, slot, name)
 

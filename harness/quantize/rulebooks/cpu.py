@@ -6,10 +6,12 @@ SqueezeNet, S8·S8 takes three times as long, and Q/DQ in other places falls bac
 
 from __future__ import annotations
 
+from harness.quantize.rulebooks import refinements
 from harness.quantize.rulebooks.rules import (
     COMMON_FLOAT_REASONS,
     ActivationType,
     Bias,
+    FixedScale,
     Placement,
     Rounding,
     RuleBook,
@@ -17,6 +19,8 @@ from harness.quantize.rulebooks.rules import (
     WeightType,
     kinds_of,
 )
+
+_NO_KERNEL = "no int8 kernel in the runtime: computed in float between int8 layers"
 
 RULES = RuleBook(
     environment="cpu",
@@ -30,13 +34,26 @@ RULES = RuleBook(
     kinds=kinds_of(
         weighted="Conv ConvTranspose Gemm MatMul",
         elementwise="Add Mul",
-        pointwise="AveragePool GlobalAveragePool LeakyRelu Sigmoid HardSwish Relu Clip",
+        pointwise="AveragePool GlobalAveragePool LeakyRelu Sigmoid Relu Clip",
     ),
+    refinements={"Pad": refinements.pad, "Resize": refinements.resize_nearest},
     float_reasons={
         **COMMON_FLOAT_REASONS,
-        "Tanh": "no int8 kernel in the runtime",
-        "HardSigmoid": "no int8 kernel in the runtime",
+        **dict.fromkeys(("Tanh", "HardSigmoid", "HardSwish", "PRelu", "Abs", "Neg", "ThresholdedRelu"), _NO_KERNEL),
+        **dict.fromkeys(("Sub", "Div", "Min", "Max", "Sum", "Mean", "Pow", "Sqrt", "Reciprocal"), _NO_KERNEL),
+        **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceProd", "ReduceL1", "ReduceL2"), _NO_KERNEL),
+        **dict.fromkeys(("Where", "CumSum", "Einsum"), _NO_KERNEL),
     },
+    # What the runtime's own kernels take for a known range (QLinearSigmoid, TFLite's LOGISTIC): all 256 levels.
+    # A softmax is not here: rows of many small values keep more of their resolution on the range that was seen.
+    fixed_scales={
+        **dict.fromkeys(("Sigmoid", "HardSigmoid"), FixedScale(1 / 256, 0, unsigned=True)),
+        "Tanh": FixedScale(1 / 128, 128, unsigned=True),
+    },
+    unpacked={
+        "ConvTranspose": "the runtime has no integer kernel for it: weights stay int8 in memory, products are float",
+    },
+    float_outputs=True,
     fused=frozenset({"Relu", "Clip"}),
     # Scores quantized to 256 levels tie; integer matrix products can return float at no cost, the rest is small.
     float_at_the_end=frozenset(
@@ -49,7 +66,6 @@ RULES = RuleBook(
             "GlobalAveragePool",
             "Sigmoid",
             "LeakyRelu",
-            "HardSwish",
             "Concat",
             "Relu",
             "Clip",

@@ -7,11 +7,13 @@ The Q/DQ file rounds activations half to even where the DPU rounds half up: henc
 
 from __future__ import annotations
 
+from harness.quantize.rulebooks import refinements
 from harness.quantize.rulebooks.rules import (
     COMMON_FLOAT_REASONS,
     NOT_BIT_EXACT,
     ActivationType,
     Bias,
+    FixedScale,
     Placement,
     Rounding,
     RuleBook,
@@ -19,6 +21,8 @@ from harness.quantize.rulebooks.rules import (
     WeightType,
     kinds_of,
 )
+
+_ARM = "runs on the board's ARM cores, in float"
 
 RULES = RuleBook(
     environment="fpga",
@@ -29,13 +33,21 @@ RULES = RuleBook(
     placement=Placement.OUTPUTS,
     kinds=kinds_of(
         weighted="Conv ConvTranspose Gemm MatMul",
-        elementwise="Add Mul",
-        pointwise="AveragePool GlobalAveragePool LeakyRelu Relu Clip Sigmoid HardSwish",
+        elementwise="Add Sub Mul",
+        pointwise="AveragePool GlobalAveragePool Relu Clip LeakyRelu PRelu Sigmoid HardSigmoid HardSwish",
     ),
-    float_reasons={**COMMON_FLOAT_REASONS, "Tanh": "runs on the board's ARM cores"},
-    fused=frozenset({"Relu", "Clip"}),
-    # The DPU's memory holds int8 only: scores leave it as int8 too.
-    float_at_the_end=frozenset(),
+    refinements={"Pad": refinements.pad, "Resize": refinements.resize_linear, "LeakyRelu": refinements.dpu_leaky_relu},
+    float_reasons={
+        **COMMON_FLOAT_REASONS,
+        **dict.fromkeys(("Tanh", "Div", "Pow", "Sqrt", "Min", "Max", "Abs", "Where"), _ARM),
+        **dict.fromkeys(("ReduceMean", "ReduceSum"), f"the DPU averages over height and width only: {_ARM}"),
+    },
+    # The DPU's non-linear unit sits behind the accumulator: one rounding for both (PG338, 'Nonlinear').
+    fused=frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "HardSigmoid", "HardSwish"}),
+    # Bounded by the operator: 2^-7 holds -1 … 1.
+    fixed_scales=dict.fromkeys(("Sigmoid", "HardSigmoid", "Tanh"), FixedScale(2**-7, 0, unsigned=False)),
+    # The DPU's memory holds int8 only: what the last layer makes leaves it as int8. Decoding runs on the ARM cores.
+    float_at_the_end=frozenset({"Concat", "Resize", "Sigmoid", "HardSigmoid", "LeakyRelu"}),
     methods=("minmax", "mse", "percentile"),
     position_search=True,
     notes=(NOT_BIT_EXACT,),

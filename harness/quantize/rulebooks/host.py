@@ -7,11 +7,13 @@ holds most values (`histogram`). No library is assumed, so nothing fuses beyond 
 
 from __future__ import annotations
 
+from harness.quantize.rulebooks import refinements
 from harness.quantize.rulebooks.rules import (
     COMMON_FLOAT_REASONS,
     NOT_BIT_EXACT,
     ActivationType,
     Bias,
+    FixedScale,
     Placement,
     Rounding,
     RuleBook,
@@ -30,12 +32,21 @@ RULES = RuleBook(
     placement=Placement.OUTPUTS,
     kinds=kinds_of(
         weighted="Conv ConvTranspose Gemm MatMul",
-        elementwise="Add Mul",
-        pointwise="AveragePool GlobalAveragePool LeakyRelu Relu Clip Sigmoid HardSwish",
+        elementwise="Add Sub Mul",
+        pointwise="AveragePool GlobalAveragePool ReduceMean "
+        "Relu Clip LeakyRelu PRelu Sigmoid HardSigmoid HardSwish Tanh",
     ),
+    refinements={"Pad": refinements.pad, "Resize": refinements.resize_linear},
     float_reasons=COMMON_FLOAT_REASONS,
-    fused=frozenset({"Relu", "Clip"}),
-    float_at_the_end=frozenset(),
+    fused=frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "HardSigmoid", "HardSwish"}),
+    # Bounded by the operator: no data can saturate them.
+    fixed_scales={
+        **dict.fromkeys(("Sigmoid", "HardSigmoid"), FixedScale(2**-8, 0, unsigned=True)),
+        "Tanh": FixedScale(2**-7, 0, unsigned=False),
+    },
+    float_outputs=True,
+    # What only decodes results (joining branches, sigmoids, upsampling of scores) needs no integers any more.
+    float_at_the_end=frozenset({"Concat", "Resize", "Sigmoid", "HardSigmoid", "Tanh"}),
     methods=("minmax", "histogram", "mse"),
     notes=(NOT_BIT_EXACT,),
 )

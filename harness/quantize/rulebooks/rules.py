@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from onnx import NodeProto
+
+from harness.quantize.graph import Graph
 
 #: Printed beside every figure of an environment whose boards do not compute like ONNX Runtime's Q/DQ.
 NOT_BIT_EXACT = "QDQ arithmetic, not bit-exact"
@@ -51,6 +55,10 @@ class Kind(StrEnum):
     MOVES = "moves"  # values are moved or picked, never changed: output keeps the input's scale
 
 
+#: Decides where the operator alone does not: a kind, or the reason why this node stays float.
+Refinement = Callable[[Graph, NodeProto], Kind | str]
+
+
 @dataclass(frozen=True, slots=True)
 class ActivationType:
     """Type of activations: always per tensor.
@@ -83,6 +91,21 @@ class WeightType:
     rounding: Rounding
 
 
+@dataclass(frozen=True, slots=True)
+class FixedScale:
+    """Scale of an output whose range is known from the operator itself, so that no data can saturate it.
+
+    Args:
+        scale: real value of one step.
+        zero_point: integer that stands for 0.
+        unsigned: uint8, else int8.
+    """
+
+    scale: float
+    zero_point: int
+    unsigned: bool
+
+
 @dataclass(frozen=True)
 class RuleBook:
     """Everything that distinguishes one environment from another.
@@ -98,6 +121,10 @@ class RuleBook:
         float_reasons: operator → why it stays float, in a reader's words.
         fused: activation functions that the layer before computes on its way out.
         float_at_the_end: operators left in float when nothing quantized reads their result.
+        refinements: operator → what decides by the node's attributes whether and how it is quantized.
+        fixed_scales: operator → scale of its output, where the operator bounds it.
+        unpacked: operator → remark on int8 layers that the runtime computes in float after unpacking their integers.
+        float_outputs: a last layer whose channels have very different ranges may return float (see heads.py).
         methods: what `auto` tries, cheapest first.
         position_search: power-of-two scales follow the DPU's published position search.
         notes: lines that accompany every network of this environment.
@@ -116,10 +143,14 @@ class RuleBook:
     methods: tuple[str, ...]
     position_search: bool = False
     notes: tuple[str, ...] = field(default=())
+    refinements: Mapping[str, Refinement] = field(default_factory=dict)
+    fixed_scales: Mapping[str, FixedScale] = field(default_factory=dict)
+    unpacked: Mapping[str, str] = field(default_factory=dict)
+    float_outputs: bool = False
 
     def float_reason(self, op_type: str) -> str:
         """Why an operator that has no kind stays float."""
-        return self.float_reasons.get(op_type, f"{self.environment} has no int8 rule for {op_type}")
+        return self.float_reasons.get(op_type, f"{self.environment} has no int8 rule for {op_type}: computed in float")
 
 
 #: Operators that only move values: the int8 output is the int8 input, rearranged.
@@ -130,8 +161,12 @@ MOVERS = frozenset(
         "Expand",
         "Flatten",
         "Gather",
+        "GlobalMaxPool",
         "Identity",
         "MaxPool",
+        "Pad",
+        "ReduceMax",
+        "ReduceMin",
         "Reshape",
         "Resize",
         "Slice",
@@ -144,16 +179,34 @@ MOVERS = frozenset(
     }
 )
 
+_EXPONENTIALS = "exponentials need a range that 8 bits do not have; boards compute it in float"
+_STATISTICS = "mean and variance are computed in float"
+_STATE = "recurrent layers stay float: their state would accumulate the rounding error"
+_CURVE = "a curve without an int8 kernel on any board: computed in float between int8 layers"
+
 #: Reasons that hold in every environment.
 COMMON_FLOAT_REASONS: Mapping[str, str] = {
-    "Softmax": "exponentials need a range that 8 bits do not have; boards compute it in float",
-    "LogSoftmax": "exponentials need a range that 8 bits do not have; boards compute it in float",
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Exp", "Log", "Softplus", "ReduceLogSumExp"), _EXPONENTIALS),
+    **dict.fromkeys(("Elu", "Selu", "Celu", "Gelu", "Erf", "Mish", "Softsign", "Swish"), _CURVE),
+    **dict.fromkeys(
+        (
+            "LayerNormalization",
+            "InstanceNormalization",
+            "GroupNormalization",
+            "RMSNormalization",
+            "MeanVarianceNormalization",
+            "LpNormalization",
+            "LRN",
+        ),
+        _STATISTICS,
+    ),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _STATE),
+    **dict.fromkeys(("LpPool", "GlobalLpPool"), "sums powers of its values, which 8 bits do not hold"),
+    **dict.fromkeys(
+        ("NonMaxSuppression", "TopK", "ArgMax", "ArgMin"),
+        "picks by comparing scores: decoding that follows the int8 layers, in float",
+    ),
     "BatchNormalization": "follows no convolution that it could be folded into",
-    "LayerNormalization": "mean and variance are computed in float",
-    "InstanceNormalization": "mean and variance are computed in float",
-    "LSTM": "recurrent layers stay float: their state would accumulate the rounding error",
-    "GRU": "recurrent layers stay float: their state would accumulate the rounding error",
-    "RNN": "recurrent layers stay float: their state would accumulate the rounding error",
     "If": "the bodies of a branch stay float",
     "Loop": "the body of a loop stays float",
     "Scan": "the body of a scan stays float",
