@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from harness.errors import UserError
 from harness.quantize.graph import Graph
@@ -40,16 +41,33 @@ class InputSpec:
         return self.shape[0] if self.shape else None
 
 
+#: Element types that exist in NumPy and can be handed to the runtime.
+_FEEDABLE = "biuf"
+
+
 def input_specs(graph: Graph) -> tuple[InputSpec, ...]:
-    """What the network has to be fed."""
-    return tuple(
-        InputSpec(
-            name,
-            graph.shape(name),
-            np.dtype(onnx.helper.tensor_dtype_to_np_dtype(graph.element_type(name) or onnx.TensorProto.FLOAT)),
-        )
-        for name in graph.inputs
-    )
+    """What the network has to be fed.
+
+    Raises:
+        UserError: an input is no tensor of numbers that NumPy has (text, a sequence, an optional, bfloat16).
+    """
+    return tuple(InputSpec(name, graph.shape(name), _dtype(graph, name)) for name in graph.inputs)
+
+
+def _dtype(graph: Graph, name: str) -> np.dtype[Any]:
+    value = graph.value_info(name)
+    kind = value.type.WhichOneof("value") if value is not None else None
+    if kind not in {None, "tensor_type"}:
+        found = kind.removesuffix("_type").replace("_", " ")
+        msg = f"input {name!r} of the network is a {found}; only tensors can be fed"
+        raise UserError(msg)
+    element_type = graph.element_type(name) or TensorProto.FLOAT
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(element_type))
+    if dtype.kind not in _FEEDABLE:
+        found = TensorProto.DataType.Name(element_type).lower()
+        msg = f"input {name!r} of the network is {found}; only numbers of NumPy's types can be fed: cast inside it"
+        raise UserError(msg)
+    return dtype
 
 
 def checked(batch: Batch, specs: tuple[InputSpec, ...], what: str) -> dict[str, NDArray[Any]]:
@@ -69,13 +87,21 @@ def checked(batch: Batch, specs: tuple[InputSpec, ...], what: str) -> dict[str, 
         if spec.name not in batch:
             msg = f"{what}: the data lack the input {spec.name!r}; they offer {', '.join(batch) or 'nothing'}"
             raise UserError(msg)
-        value = np.asarray(batch[spec.name])
-        if value.dtype.kind not in "biuf" or (spec.dtype.kind in "iu" and value.dtype.kind == "f"):
+        value = _array(batch[spec.name], spec, what)
+        if value.dtype.kind not in _FEEDABLE or (spec.dtype.kind in "iu" and value.dtype.kind == "f"):
             msg = f"{what}: input {spec.name!r} is {value.dtype}, the network takes {spec.dtype}; convert the data"
             raise UserError(msg)
         fed[spec.name] = value.astype(spec.dtype, copy=False)
         _check_shape(value, spec, what)
     return fed
+
+
+def _array(value: object, spec: InputSpec, what: str) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        msg = f"{what}: input {spec.name!r} is a list of different lengths; give one array per input"
+        raise UserError(msg) from error
 
 
 def _check_shape(value: NDArray[Any], spec: InputSpec, what: str) -> None:
@@ -120,7 +146,7 @@ def _cut(
     fed: dict[str, NDArray[Any]], specs: tuple[InputSpec, ...], what: str
 ) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
     lengths = {value.shape[0] for value in fed.values() if value.ndim}
-    if lengths == {0} or not fed:
+    if lengths == {0} and not any(spec.batch == 0 for spec in specs):
         return
     fixed = {spec.batch for spec in specs if spec.batch is not None and spec.shape}
     if all(spec.batch is None or fed[spec.name].shape[0] == spec.batch for spec in specs):

@@ -1,4 +1,4 @@
-"""Rewrites that leave a network's function alone: constants, batch normalization, inference-time no-ops."""
+"""Rewrites that leave a network's function alone: constants, inference-time no-ops, layers nothing reads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from harness.quantize.graph import Graph, Use, attribute, drop_unused_initializers, set_initializer, subgraphs
+from harness.quantize.graph import Graph, drop_unused_initializers, set_initializer, subgraphs
 from harness.quantize.runtime import RUNTIME_ERRORS
 
 #: A folded constant may not grow the file: results above this size stay computed at run time.
@@ -77,7 +77,15 @@ def fold_constants(model: ModelProto) -> None:
     if not foldable:
         return
     values = _evaluate(model, foldable)
-    done = {name for name, value in values.items() if value.size <= MAX_FOLDED_ELEMENTS}
+    sizes = {name: int(np.prod(tensor.dims)) for name, tensor in graph.initializers.items()}
+    done: set[str] = set()
+    for node in foldable:
+        # A weight that is transposed or scaled is as large as before; a table made from its shape is not.
+        room = max([MAX_FOLDED_ELEMENTS, *(sizes.get(name, 0) for name in node.input)])
+        made = {name: values[name] for name in node.output if name and name in values}
+        if made and sum(value.size for value in made.values()) <= room:
+            done.update(made)
+            sizes |= {name: value.size for name, value in made.items()}
     folded = [node for node in foldable if all(not name or name in done for name in node.output)]
     gone = {id(node) for node in folded}
     for node in folded:
@@ -165,91 +173,16 @@ def _is_no_op(graph: Graph, node: NodeProto) -> bool:
     return True
 
 
-def fold_batch_norm(model: ModelProto) -> dict[str, str]:
-    """Fold BatchNormalization and per-channel Add after a convolution into its weights and bias.
-
-    Returns:
-        name of each folded layer → name of the convolution that computes it now.
-    """
-    folded: dict[str, str] = {}
+def remove_unread(model: ModelProto) -> None:
+    """Remove layers whose results nothing reads, and constants with them."""
     while True:
         graph = Graph(model)
-        for conv in graph.nodes:
-            if conv.op_type not in {"Conv", "ConvTranspose"} or conv.domain or not _constant_parameters(graph, conv):
-                continue
-            use = graph.sole_use(conv.output[0])
-            factors = _affine(graph, conv, use) if use is not None else None
-            if use is None or factors is None:
-                continue
-            _apply(graph, conv, *factors)
-            folded[use.node.name] = conv.name
-            conv.output[0] = use.node.output[0]
-            model.graph.node.remove(use.node)
+        read = {name for name, uses in graph.uses.items() if uses} | set(graph.outputs) | graph.read_in_bodies
+        kept = [node for node in graph.nodes if any(name in read for name in node.output)]
+        if len(kept) == len(graph.nodes):
             break
-        else:
-            break
+        _replace_nodes(model, kept)
     drop_unused_initializers(model)
-    return folded
-
-
-def _constant_parameters(graph: Graph, conv: NodeProto) -> bool:
-    names = [name for name in conv.input[1:] if name]
-    return bool(names) and all(graph.is_constant(name) and graph.array(name).dtype == np.float32 for name in names)
-
-
-def _out_channels(graph: Graph, conv: NodeProto) -> int:
-    weight = graph.array(conv.input[1])
-    return int(weight.shape[0] if conv.op_type == "Conv" else weight.shape[1] * attribute(conv, "group", 1))
-
-
-def _affine(graph: Graph, conv: NodeProto, use: Use) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """(factor, offset) per output channel of the layer after a convolution, None when it is not of that form."""
-    node = use.node
-    channels = _out_channels(graph, conv)
-    if node.op_type == "BatchNormalization" and not node.domain:
-        if use.slot or attribute(node, "training_mode", 0) or len([name for name in node.output if name]) > 1:
-            return None
-        if not all(graph.is_constant(name) for name in node.input[1:5]):
-            return None
-        scale, bias, mean, variance = (graph.array(name).astype(np.float64) for name in node.input[1:5])
-        factor = scale / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
-        return factor, bias - mean * factor
-    if node.op_type in {"Add", "Mul"} and not node.domain:
-        other = node.input[1 - use.slot]
-        if not graph.is_constant(other):
-            return None
-        value = graph.array(other).astype(np.float64)
-        rank = graph.array(conv.input[1]).ndim
-        # Broadcast of [C, 1, …] or [1, C, 1, …] against [N, C, …] is per channel; anything else is not.
-        padded = (1,) * (rank - value.ndim) + value.shape
-        if value.ndim > rank or padded != (1, channels, *(1,) * (rank - 2)):
-            return None
-        flat = value.reshape(-1)
-        return (np.ones(channels), flat) if node.op_type == "Add" else (flat, np.zeros(channels))
-    return None
-
-
-def _apply(graph: Graph, conv: NodeProto, factor: NDArray[np.float64], offset: NDArray[np.float64]) -> None:
-    """Give the convolution new parameters of its own: others may share the old ones."""
-    weight = graph.array(conv.input[1]).astype(np.float64)
-    if conv.op_type == "Conv":
-        weight = weight * factor.reshape(-1, *(1,) * (weight.ndim - 1))
-    else:
-        # [Cin, Cout/group, …]: rows of one group share that group's output channels.
-        groups = attribute(conv, "group", 1)
-        per_row = np.repeat(factor.reshape(groups, -1), weight.shape[0] // groups, axis=0)
-        weight = weight * per_row.reshape(*per_row.shape, *(1,) * (weight.ndim - 2))
-    bias = graph.array(conv.input[2]).astype(np.float64) if len(conv.input) > 2 and conv.input[2] else 0.0
-    new_bias = np.broadcast_to(bias, factor.shape) * factor + offset
-    for slot, (suffix, value) in enumerate((("weight", weight), ("bias", new_bias)), start=1):
-        name = conv.input[slot] if len(conv.input) > slot else ""
-        if not name or len(graph.uses[name]) > 1 or name in graph.read_in_bodies:
-            name = graph.free_name(f"{conv.name}.{suffix}")
-        set_initializer(graph.model, name, value.astype(np.float32))
-        if len(conv.input) > slot:
-            conv.input[slot] = name
-        else:
-            conv.input.append(name)
 
 
 def _replace_nodes(model: ModelProto, nodes: list[NodeProto]) -> None:

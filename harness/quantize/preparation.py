@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -16,6 +16,7 @@ from harness.quantize import folding
 from harness.quantize.control_flow import fold_control_flow
 from harness.quantize.graph import MAX_SINGLE_FILE_BYTES, read_model
 from harness.quantize.lift import lift
+from harness.quantize.recurrent import unroll
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class Prepared:
         model: opset ≥ 13, constants as initializers, batch normalization folded, every node named uniquely.
         removed: removed layer (Identity, Dropout) → tensor that carries its value.
         folded: folded layer (batch normalization) → layer that computes it now.
+        unrolled: recurrent layer that was written out → layers that compute it now.
     """
 
     model: ModelProto
     removed: Mapping[str, str]
     folded: Mapping[str, str]
+    unrolled: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def prepare_model(model: ModelProto, what: str) -> Prepared:
@@ -55,7 +58,10 @@ def prepare_model(model: ModelProto, what: str) -> Prepared:
     removed = folding.remove_no_ops(copy)
     folding.fold_constants(copy)
     folded = folding.fold_batch_norm(copy)
-    return Prepared(infer_types(copy), removed, folded)
+    copy = infer_types(copy)
+    if unrolled := unroll(copy):
+        copy = infer_types(copy)
+    return Prepared(copy, removed, folded, unrolled)
 
 
 def name_nodes(model: ModelProto) -> None:

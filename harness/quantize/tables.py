@@ -46,6 +46,8 @@ def _learnables(graph: Graph) -> list[Row]:
         for parameter, name in names.items():
             if name and graph.is_constant(name):
                 value = graph.array(name)
+                if not value.size:
+                    continue
                 rows.append((f"{node.name}_{parameter}", node.name, parameter, float(value.min()), float(value.max())))
     return rows
 
