@@ -9,6 +9,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from harness.quantize.graph import Graph, Use, attribute, subgraphs
+from harness.quantize.marks import float_marks
 from harness.quantize.patterns import float_blocks
 from harness.quantize.rulebooks.rules import Kind, RuleBook
 
@@ -79,7 +80,7 @@ def find_units(graph: Graph, rules: RuleBook, exclude: Collection[str] = ()) -> 
     units: list[Unit] = []
     reasons: dict[str, str] = {}
     taken: set[str] = set()
-    blocks = float_blocks(graph)
+    blocks = float_blocks(graph) | float_marks(graph.nodes)
     for node in graph.nodes:
         if node.name in taken:
             continue
