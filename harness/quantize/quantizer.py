@@ -14,17 +14,20 @@ from onnx import ModelProto
 from harness.errors import UserError
 from harness.quantize.calibrator import Calibration
 from harness.quantize.correction import bias_corrections
+from harness.quantize.external import scratch
 from harness.quantize.feed import Batch
 from harness.quantize.graph import Graph, read_model, sha256_of, subgraphs
 from harness.quantize.observe import TensorStats
+from harness.quantize.overrides import NO_OVERRIDES, LayerOverride, Overrides, group_scale, resolve_overrides
 from harness.quantize.placement import Plan, make_plan
-from harness.quantize.preparation import Prepared, prepare_model, write_model
+from harness.quantize.preparation import Prepared, prepare_model
 from harness.quantize.rewrite import build
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.rulebooks.rules import Bias
-from harness.quantize.scales import Affine, activation_scale, check_method
+from harness.quantize.scales import Affine, check_method
 from harness.quantize.score import Scorer
 from harness.quantize.weights import LayerParameters, layer_parameters
+from harness.quantize.writing import check_target, data_file_of, fits_single_file, write_model
 
 #: Key under which an int8 network carries how it was made.
 METADATA_KEY = "quantrig.quantization"
@@ -60,6 +63,7 @@ class QuantizedModel:
     disabled_optimizers: tuple[str, ...]
 
 
+@scratch()
 def quantize(
     model: Path,
     calibration: Calibration,
@@ -69,6 +73,7 @@ def quantize(
     exclude: Collection[str] = (),
     out: Path,
     held_back: Sequence[Batch] | None = None,
+    overrides: Mapping[str, LayerOverride] | None = None,
 ) -> QuantizedModel:
     """Write the int8 form of a network for one environment.
 
@@ -79,8 +84,9 @@ def quantize(
         method: minmax, percentile, mse, entropy, histogram, or auto: the one of the environment's methods with
             the best SQNR of the network's output (before a final softmax) on `held_back`.
         exclude: names of layers that stay float.
-        out: a single ONNX file; written whole or not at all.
+        out: a single ONNX file, above 2 GB with `out`.data beside it; written whole or not at all.
         held_back: data to score choices on; None: the few samples that the calibration remembered.
+        overrides: layer, or network input → choices of its own (see `LayerOverride`).
 
     Raises:
         UserError: the calibration is of another network or environment, a layer or method is unknown, or the
@@ -92,9 +98,7 @@ def quantize(
     _check_calibration(model, calibration, digest, environment)
     if method != "auto":
         check_method(method)
-    if out.exists() and out.samefile(model):
-        msg = f"{out}: would overwrite the float network; choose another output file"
-        raise UserError(msg)
+    check_target(out, model)
     preparation = prepare_model(read_model(model), str(model))
     prepared = preparation.model
     graph = Graph(prepared)
@@ -104,11 +108,15 @@ def quantize(
         notes.append("nothing to quantize: the network stays float")
         chosen, result = "none", prepared
     else:
-        choice = _Choice(prepared, graph, plan, calibration, held_back)
+        own = resolve_overrides(graph, plan, _renamed(overrides or {}, preparation))
+        choice = _Choice(prepared, graph, plan, calibration, held_back, own)
         chosen, result, remarks = choice.best(method)
         notes.extend(remarks)
+    notes.extend(plan.remarks)
     notes.extend(_control_flow_notes(graph))
     disabled = (REQUANTIZER,) if _requantizer_would_harm(plan) else ()
+    if not fits_single_file(result):
+        notes.append(f"above 2 GB: its weights are in {data_file_of(out).name}, and it cannot travel to an agent")
     _describe(result, digest, plan, chosen, notes, disabled)
     write_model(result, out)
     return QuantizedModel(
@@ -133,6 +141,10 @@ def _as_prepared(exclude: Collection[str], preparation: Prepared) -> list[str]:
         if layer not in preparation.removed:  # a removed dropout is float already
             names.append(layer)
     return names
+
+
+def _renamed(overrides: Mapping[str, LayerOverride], preparation: Prepared) -> dict[str, LayerOverride]:
+    return {name: given for layer, given in overrides.items() for name in _as_prepared([layer], preparation)}
 
 
 def _check_calibration(model: Path, calibration: Calibration, digest: str, environment: str) -> None:
@@ -164,7 +176,9 @@ class _Choice:
         plan: Plan,
         calibration: Calibration,
         held_back: Sequence[Batch] | None,
+        overrides: Overrides = NO_OVERRIDES,
     ) -> None:
+        self.overrides = overrides
         self.model = model
         self.graph = graph
         self.plan = plan
@@ -213,15 +227,7 @@ class _Choice:
                 raise UserError(msg)
             stats = seen if stats is None else stats.merged(seen)
         assert stats is not None, group
-        rules = self.plan.rules
-        maker = next((unit for unit in self.plan.units if members[0] in unit.outputs), None)
-        return activation_scale(
-            stats,
-            rules.activation,
-            method,
-            position_search=rules.position_search,
-            bounds=maker.bounds if maker is not None and len(members) == 1 else (None, None),
-        )
+        return group_scale(self.plan, self.overrides, group, stats, method)
 
     def parameters(self, method: str, corrections: Mapping[str, NDArray[np.float64]]) -> dict[str, LayerParameters]:
         """Weights and biases rounded to nearest."""
@@ -230,8 +236,8 @@ class _Choice:
             unit.name: layer_parameters(
                 self.graph,
                 unit,
-                self.plan.rules,
-                method,
+                self.overrides.rules_of(unit, self.plan.rules),
+                self.overrides.method_of(unit, method),
                 float(scales[group].scale) if (group := self.plan.group_of.get(unit.data[0].tensor)) else None,
                 corrections.get(unit.name),
             )

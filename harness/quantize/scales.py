@@ -107,7 +107,8 @@ def activation_scale(
     if kind.symmetric:
         top = 127
         scale = _float32_scale(max(-low, high) / top)
-        return _affine(scale, 0, unsigned=False)
+        # Where kernels want uint8, symmetric is the same range around a zero point in the middle.
+        return Affine(np.float32(scale), 128, 0, 255) if unsigned else _affine(scale, 0, unsigned=False)
     return _asymmetric(low, high, bounds)
 
 
