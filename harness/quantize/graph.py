@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,16 +10,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
-from harness.errors import UserError
+from harness.data.network_files import is_outside, network_digest, read_light
+from harness.quantize import external
 
 FloatArray = NDArray[np.float32]
-
-#: Serialized protobuf messages end at 2 GB; beyond it a network needs external data files.
-MAX_SINGLE_FILE_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,42 +28,25 @@ class Use:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+    """Hex sha256 of a network: of its file; with external data, of the file and its data files.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    return network_digest(Path(path))
 
 
 def read_model(path: Path) -> ModelProto:
-    """Load an ONNX file.
+    """Load an ONNX file; the large tensors of a large network stay on disk (`Graph.array` reads them).
 
     Args:
         path: the file; external data is looked for beside it.
 
     Raises:
-        UserError: no such file, truncated, not ONNX, or its external data is missing.
+        UserError: no such file, truncated, not ONNX, or its external data is missing, cut off or elsewhere.
     """
     path = Path(path)
-    if not path.is_file():
-        msg = f"{path}: no such network file; check the path"
-        raise UserError(msg)
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, ValueError, RuntimeError) as error:
-        msg = f"{path}: not a readable ONNX file (truncated, or another format); export or copy it again"
-        raise UserError(msg) from error
-    if not model.graph.node and not model.graph.output:
-        msg = f"{path}: holds no network (empty, or not an ONNX file); export it again"
-        raise UserError(msg)
-    try:
-        onnx.load_external_data_for_model(model, str(path.parent))
-    except (OSError, ValueError, RuntimeError, onnx.checker.ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        msg = f"{path}: its external data cannot be read ({reason}); copy the data file beside the network"
-        raise UserError(msg) from error
-    return model
+    return external.settle(read_light(path), str(path))
 
 
 def attribute(node: NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401  # its type is its name's
@@ -146,9 +125,12 @@ class Graph:
         return name in self.initializers
 
     def array(self, name: str) -> NDArray[Any]:
-        """Value of an initializer."""
+        """Value of an initializer; of one that stays on disk, mapped and read-only."""
+        tensor = self.initializers[name]
+        if is_outside(tensor):
+            return external.values(tensor)
         if name not in self._arrays:
-            self._arrays[name] = numpy_helper.to_array(self.initializers[name])
+            self._arrays[name] = external.values(tensor)
         return self._arrays[name]
 
     def element_type(self, name: str) -> int | None:
@@ -193,7 +175,7 @@ class Graph:
 
 def set_initializer(model: ModelProto, name: str, value: NDArray[Any]) -> None:
     """Replace the initializer of that name, or add one."""
-    tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
+    tensor = external.stored(value, name, outside=external.is_light(model))
     for existing in model.graph.initializer:
         if existing.name == name:
             existing.CopyFrom(tensor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from harness.data.network_files import is_outside, refer, region_of
 from harness.errors import UserError
+from harness.quantize.external import is_light
 
 #: What ONNX Runtime raises; its classes share no base but Exception.
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
@@ -55,6 +58,9 @@ def open_session(
     options.log_severity_level = 4
     # Spinning workers would bill CPU seconds to waiting.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if is_light(model):
+        model, root = _from_root(model)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", root)
     try:
         return ort.InferenceSession(
             model.SerializeToString(),
@@ -67,6 +73,23 @@ def open_session(
             f"{what}: ONNX Runtime cannot load it ({str(error).splitlines()[0][:200]}); run onnx.checker on the network"
         )
         raise UserError(msg) from error
+
+
+def _from_root(model: ModelProto) -> tuple[ModelProto, str]:
+    """A copy that names the files of its tensors from the root of the file system, and that root.
+
+    ONNX Runtime takes no absolute paths, and none that leave the folder it is given: ours are checked, and lie in
+    two folders, that of the network and the scratch one. It maps one tensor at a time while it packs weights.
+    """
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    root = os.path.sep
+    for tensor in copy.graph.initializer:
+        if is_outside(tensor):
+            region = region_of(tensor)
+            root = region.path.anchor
+            refer(tensor, replace(region, path=region.path.relative_to(root)))
+    return copy, root
 
 
 def run_session(
