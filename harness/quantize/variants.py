@@ -1,0 +1,201 @@
+"""Variants of one int8 network that differ in which layers stay float: made, read back, measured."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from harness.errors import UserError
+from harness.quantize.calibrator import Calibration
+from harness.quantize.feed import Batch
+from harness.quantize.fidelity import Runner, Score, Yardstick, run_here
+from harness.quantize.graph import Graph, read_model
+from harness.quantize.observe import TensorStats
+from harness.quantize.placement import make_plan
+from harness.quantize.preparation import Prepared, prepare_model
+from harness.quantize.quantizer import QuantizedModel, quantize
+from harness.quantize.rulebooks import rule_book
+from harness.quantize.rulebooks.rules import Kind
+from harness.quantize.units import Unit
+from harness.quantize.validation import MetricFunction
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a variant is and how it is measured; goes to other processes as it is.
+
+    Args:
+        model: the float network.
+        calibration: of it.
+        environment: gpu, cpu, fpga or host.
+        method: how ranges are chosen; not auto, so that variants differ in one thing only.
+        samples: what variants are measured on.
+        labels: one a sample, or None.
+        metric: of labelled samples.
+        exclude: layers that are float in every variant.
+    """
+
+    model: Path
+    calibration: Calibration
+    environment: str
+    method: str
+    samples: tuple[Batch, ...]
+    labels: NDArray[Any] | None
+    metric: str | MetricFunction
+    exclude: tuple[str, ...] = ()
+
+
+class Variants:
+    """Makes and measures variants in a temporary folder; use it as a context manager.
+
+    Args:
+        recipe: what they have in common.
+        runner: where they run; None: on this machine.
+    """
+
+    def __init__(self, recipe: Recipe, runner: Runner | None = None) -> None:
+        self.recipe = recipe
+        self._runner = runner or run_here
+        prepared = prepare_model(read_model(recipe.model), str(recipe.model))
+        self._graph = Graph(prepared.model)
+        plan = make_plan(self._graph, rule_book(recipe.environment), _as_prepared(recipe.exclude, prepared))
+        #: The layers that can be int8 or float; those that only move values lose nothing and are left out.
+        self.units: tuple[Unit, ...] = tuple(unit for unit in plan.units if unit.kind is not Kind.MOVES)
+        self._known: dict[frozenset[str], tuple[QuantizedModel, Score]] = {}
+        self._numbers = count()
+        self._folder = tempfile.TemporaryDirectory(prefix="quantrig-variants-")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """Measures against the float network."""
+        recipe = self.recipe
+        return Yardstick(
+            self._graph,
+            recipe.samples,
+            str(recipe.model),
+            labels=recipe.labels,
+            metric=recipe.metric,
+            runner=self._runner,
+        )
+
+    def write(self, floats: Collection[str], out: Path | None = None) -> QuantizedModel:
+        """The network in which these layers (and the recipe's) are float and the others int8.
+
+        Args:
+            floats: names of layers.
+            out: the file; None: a new one in the temporary folder.
+        """
+        if out is None:
+            out = Path(self._folder.name) / f"{next(self._numbers)}.onnx"
+        recipe = self.recipe
+        return quantize(
+            recipe.model,
+            recipe.calibration,
+            environment=recipe.environment,
+            method=recipe.method,
+            exclude=(*recipe.exclude, *floats),
+            out=out,
+            held_back=recipe.samples,
+        )
+
+    def measure(self, made: QuantizedModel) -> Score:
+        """How near a written variant comes to the float network."""
+        return self.yardstick.score(read_model(made.path), self.recipe.environment)
+
+    def score(self, floats: Collection[str]) -> tuple[QuantizedModel, Score]:
+        """Write and measure, once for each set of layers; the file itself is gone afterwards."""
+        key = frozenset(floats)
+        if key not in self._known:
+            made = self.write(sorted(key))
+            try:
+                self._known[key] = (made, self.measure(made))
+            finally:
+                made.path.unlink(missing_ok=True)
+        return self._known[key]
+
+
+def _as_prepared(exclude: Collection[str], prepared: Prepared) -> list[str]:
+    """Excluded layers under the names they have after preparing: a folded normalization is its convolution."""
+    names = []
+    for name in exclude:
+        layer = name
+        while layer in prepared.folded:
+            layer = prepared.folded[layer]
+        if layer not in prepared.removed:
+            names.append(layer)
+    return names
+
+
+def recipe_of(
+    model: Path,
+    calibration: Calibration,
+    *,
+    environment: str,
+    method: str,
+    held_back: Sequence[Batch] | None,
+    labels: NDArray[Any] | None,
+    metric: str | MetricFunction,
+    exclude: Collection[str] = (),
+) -> Recipe:
+    """The recipe of a network's variants: `auto` resolved to the method it chooses for the all-int8 network.
+
+    Args:
+        held_back: samples to measure on; None: those that the calibration remembered, which flatters.
+
+    Raises:
+        UserError: no sample to measure on, or `quantize` refuses.
+    """
+    model = Path(model)
+    samples = tuple(held_back) if held_back else tuple(calibration.kept)
+    if not samples:
+        msg = "nothing to measure layers on; give held_back samples"
+        raise UserError(msg)
+    if labels is not None and not held_back:
+        msg = "labels belong to held_back samples; give both"
+        raise UserError(msg)
+    complete = covering(calibration, model, environment)
+    recipe = Recipe(model, complete, environment, method, samples, labels, metric, tuple(exclude))
+    if method == "auto":
+        with Variants(recipe) as variants:
+            chosen = variants.write(()).method
+        # A network with nothing to quantize has no method; any serves.
+        recipe = replace(recipe, method="minmax" if chosen == "none" else chosen)
+    return recipe
+
+
+def covering(calibration: Calibration, model: Path, environment: str) -> Calibration:
+    """The calibration with statistics for every tensor that some variant may quantize on its own.
+
+    A calibration of the needed tensors observes one range for tensors that share a scale (what a concatenation or
+    a pooling joins). When the joining layer becomes float they are quantized one by one; the joint range, which holds
+    theirs, then serves. A calibration with layers="all" has their own.
+    """
+    prepared = prepare_model(read_model(model), str(model)).model
+    plan = make_plan(Graph(prepared), rule_book(environment))
+    added: dict[str, TensorStats] = {}
+    for tensor, group in plan.group_of.items():
+        if tensor in calibration.tensors:
+            continue
+        seen = [calibration.tensors[name] for name in plan.observed.get(group, ()) if name in calibration.tensors]
+        if seen:
+            joint = seen[0]
+            for stats in seen[1:]:
+                joint = joint.merged(stats)
+            added[tensor] = joint
+    return replace(calibration, tensors={**calibration.tensors, **added}) if added else calibration
