@@ -1,12 +1,18 @@
-"""Lifting a network to an opset that can express per-channel quantization."""
+"""Lifting a network to an opset that can express per-channel quantization, and to a form the runtime reads."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+
+import numpy as np
 import onnx
-from onnx import ModelProto, version_converter
+import onnxruntime as ort
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, inliner, numpy_helper, version_converter
 
 from harness.errors import UserError
-from harness.quantize.graph import Graph, attribute
+from harness.quantize.graph import Graph, attribute, subgraphs
+from harness.quantize.runtime import RUNTIME_ERRORS
 
 #: DequantizeLinear takes an `axis` from opset 13 on.
 NEEDED_OPSET = 13
@@ -31,26 +37,146 @@ def separate_constants(model: ModelProto) -> None:
 
 
 def lift(model: ModelProto, what: str) -> ModelProto:
-    """The network at opset ≥ 13 and IR ≥ 7, otherwise as it was.
+    """The network at opset ≥ 13 and IR ≥ 7, functions inlined, constants dense; otherwise as it was.
+
+    An opset or IR newer than the runtime's is declared as the newest that it reads, where no operator in the
+    network has changed since.
 
     Raises:
-        UserError: the converter has no rule for one of its operators.
+        UserError: the converter has no rule for one of its operators, or changes what the network takes or returns.
     """
+    _densify(model, what)
+    model = _inline(model, what)
     opset = default_opset(model)
     if opset and opset < NEEDED_OPSET:
-        masked = _mask_softmax(model)
-        try:
-            lifted = version_converter.convert_version(masked, NEEDED_OPSET)
-        except (RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0][:160]
-            msg = (
-                f"{what}: cannot be lifted from opset {opset} to {NEEDED_OPSET} ({reason}); export it at a newer opset"
-            )
-            raise UserError(msg) from error
-        model = _unmask_softmax(lifted)
+        model = _convert(model, opset, what)
     separate_constants(model)
-    model.ir_version = max(model.ir_version, NEEDED_IR)
+    _declare_readable(model)
+    model.ir_version = min(max(model.ir_version, NEEDED_IR), newest_ir())
     return model
+
+
+def _convert(model: ModelProto, opset: int, what: str) -> ModelProto:
+    remedy = "export it at a newer opset"
+    try:
+        masked = _mask_softmax(model)
+        lifted = _unmask_softmax(version_converter.convert_version(masked, NEEDED_OPSET))
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:160]
+        msg = f"{what}: cannot be lifted from opset {opset} to {NEEDED_OPSET} ({reason}); {remedy}"
+        raise UserError(msg) from error
+    for before, after in zip(_interface(model), _interface(lifted), strict=False):
+        if before != after:
+            msg = (
+                f"{what}: lifting it from opset {opset} would change {before[0]!r}, which it takes or returns; {remedy}"
+            )
+            raise UserError(msg)
+    return lifted
+
+
+def _interface(model: ModelProto) -> list[tuple[str, int, int | None]]:
+    """(name, element type, rank) of each input that the user feeds and of each output."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    values = [value for value in model.graph.input if value.name not in constants]
+    rows = []
+    for value in (*values, *model.graph.output):
+        kind = value.type.tensor_type
+        rows.append((value.name, kind.elem_type, len(kind.shape.dim) if kind.HasField("shape") else None))
+    return rows
+
+
+def _densify(model: ModelProto, what: str) -> None:
+    """Sparse constants as dense ones: boards have no kernels for the former."""
+    for sparse in model.graph.sparse_initializer:
+        dense = _dense(sparse, what)
+        dense.name = sparse.values.name
+        model.graph.initializer.append(dense)
+    del model.graph.sparse_initializer[:]
+    for node in _nodes(model.graph):
+        if node.op_type != "Constant" or node.domain:
+            continue
+        for entry in node.attribute:
+            if entry.name == "sparse_value":
+                dense = _dense(entry.sparse_tensor, what)
+                entry.CopyFrom(onnx.helper.make_attribute("value", dense))
+
+
+def _dense(sparse: onnx.SparseTensorProto, what: str) -> TensorProto:
+    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(int(np.prod(sparse.dims)), values.dtype)
+    if indices.ndim == 2:
+        indices = np.ravel_multi_index(tuple(indices.T), tuple(sparse.dims)) if len(indices) else indices.reshape(-1)
+    try:
+        dense[indices] = values
+    except (IndexError, ValueError) as error:
+        msg = f"{what}: the sparse constant {sparse.values.name!r} has indices outside its shape; export it again"
+        raise UserError(msg) from error
+    return numpy_helper.from_array(dense.reshape(tuple(sparse.dims)))
+
+
+def _nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """All nodes, those in the bodies of control flow included."""
+    for node in graph.node:
+        yield node
+        for body in subgraphs(node):
+            yield from _nodes(body)
+
+
+def _inline(model: ModelProto, what: str) -> ModelProto:
+    """The network with its own functions written out: rules are about operators."""
+    if not model.functions:
+        return model
+    try:
+        return inliner.inline_local_functions(model)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:160]
+        msg = f"{what}: its local functions cannot be written out ({reason}); export it without functions"
+        raise UserError(msg) from error
+
+
+def _declare_readable(model: ModelProto) -> None:
+    """Declare the newest opset that the runtime reads, where the network's own is newer and means the same."""
+    newest = newest_opset()
+    if not newest < default_opset(model) <= onnx.defs.onnx_opset_version():
+        return
+    for node in _nodes(model.graph):
+        if node.domain not in {"", "ai.onnx"}:
+            continue
+        try:
+            schema = onnx.defs.get_schema(node.op_type, default_opset(model), "")
+        except onnx.defs.SchemaError:
+            return
+        if schema.since_version > newest:
+            return
+    for entry in model.opset_import:
+        if entry.domain in {"", "ai.onnx"}:
+            entry.version = newest
+
+
+@functools.cache
+def newest_opset() -> int:
+    """The newest default operator set that this machine's runtime reads."""
+    return next(n for n in range(onnx.defs.onnx_opset_version(), 0, -1) if _reads(n, NEEDED_IR))
+
+
+@functools.cache
+def newest_ir() -> int:
+    """The newest IR version that this machine's runtime reads."""
+    return next(n for n in range(onnx.IR_VERSION, 0, -1) if _reads(NEEDED_OPSET, n))
+
+
+def _reads(opset: int, ir_version: int) -> bool:
+    """Whether the runtime loads a network of this opset and IR version: it has no other way to ask."""
+    value = [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1], value[1:])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=ir_version)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except RUNTIME_ERRORS:
+        return False
+    return True
 
 
 _MASK = "quantrig.softmax:"

@@ -13,10 +13,12 @@ from onnx import ModelProto
 
 from harness.errors import UserError
 from harness.quantize import folding
+from harness.quantize.affine import fold_affine
 from harness.quantize.control_flow import fold_control_flow
 from harness.quantize.graph import MAX_SINGLE_FILE_BYTES, read_model
 from harness.quantize.lift import lift
 from harness.quantize.recurrent import unroll
+from harness.quantize.widen import widen
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,13 @@ def prepare_model(model: ModelProto, what: str) -> Prepared:
         folding.constants_to_initializers(copy)
     removed = folding.remove_no_ops(copy)
     folding.fold_constants(copy)
-    folded = folding.fold_batch_norm(copy)
+    widen(copy)
     copy = infer_types(copy)
     if unrolled := unroll(copy):
         copy = infer_types(copy)
-    return Prepared(copy, removed, folded, unrolled)
+    folding.remove_unread(copy)
+    folded = fold_affine(copy)
+    return Prepared(infer_types(copy), removed, folded, unrolled)
 
 
 def name_nodes(model: ModelProto) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto
 
 from harness.quantize.graph import Graph, attribute, drop_unused_initializers, set_initializer, subgraphs
 
@@ -152,7 +152,7 @@ class _Widening:
         if name not in self.wide:
             self.wide[name] = self._name(f"{name}.float32")
             if self.graph.is_constant(name):
-                value = numpy_helper.to_array(self.graph.initializers[name]).astype(np.float32)
+                value = self.graph.array(name).astype(np.float32)
                 set_initializer(self.model, self.wide[name], value)
             else:
                 nodes.append(self._cast(name, self.wide[name], TensorProto.FLOAT))
