@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +9,15 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
-from harness.errors import UserError
 from harness.quantize import folding
 from harness.quantize.affine import fold_affine
 from harness.quantize.control_flow import fold_control_flow
-from harness.quantize.graph import MAX_SINGLE_FILE_BYTES, read_model
+from harness.quantize.external import scratch
+from harness.quantize.graph import read_model
 from harness.quantize.lift import lift
-from harness.quantize.recurrent import unroll
+from harness.quantize.recurrent.unroll import unroll
 from harness.quantize.widen import widen
+from harness.quantize.writing import write_model
 
 
 @dataclass(frozen=True)
@@ -107,37 +106,12 @@ def prepare(path: str | Path, out: str | Path) -> Path:
 
     Args:
         path: a float ONNX network of any opset.
-        out: where the prepared one goes, a single file.
+        out: where the prepared one goes; a single file, above 2 GB with `out`.data beside it.
 
     Raises:
         UserError: the file is no readable network, or cannot be lifted to opset 13.
     """
-    prepared = prepare_model(read_model(Path(path)), str(path))
-    write_model(prepared.model, Path(out))
+    with scratch():
+        prepared = prepare_model(read_model(Path(path)), str(path))
+        write_model(prepared.model, Path(out))
     return Path(out)
-
-
-def write_model(model: ModelProto, out: Path) -> None:
-    """Write a single file whole or not at all: an interrupted write leaves the old file.
-
-    Raises:
-        UserError: above protobuf's 2 GB, or the place cannot be written.
-    """
-    if model.ByteSize() > MAX_SINGLE_FILE_BYTES:
-        msg = f"{out}: the network is above the 2 GB of a single ONNX file; split it before quantizing"
-        raise UserError(msg)
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent)
-    except OSError as error:
-        msg = f"{out}: cannot be written ({error.strerror}); choose another place"
-        raise UserError(msg) from error
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(model.SerializeToString(deterministic=True))
-        Path(temporary).chmod(0o644)
-        os.replace(temporary, out)
-    except OSError as error:
-        msg = f"{out}: cannot be written ({error.strerror}); free some space or choose another place"
-        raise UserError(msg) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
