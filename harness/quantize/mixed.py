@@ -1,0 +1,377 @@
+"""Mixed precision: the fewest layers left in float with which a network meets a target, verified by running it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.errors import UserError
+from harness.quantize.calibrator import Calibration
+from harness.quantize.feed import Batch
+from harness.quantize.fidelity import Score
+from harness.quantize.journal import Journal
+from harness.quantize.quantizer import QuantizedModel
+from harness.quantize.sensitivity import LayerCost, Progress, journal_key, rank
+from harness.quantize.validation import MetricFunction
+from harness.quantize.variants import Variants, recipe_of
+
+#: Gains closer than this are equal even where the samples say no error: as much as a correction must bring to be kept.
+_LEAST_NOISE_DB = 0.1
+
+
+class Kind(StrEnum):
+    """What a target is about."""
+
+    SQNR_DB = "sqnr_db"  # of the scores, at least
+    AGREEMENT = "agreement"  # top-1 agreement with the float network, a share, at least
+    LOSS_POINTS = "loss_points"  # what the metric loses against the float network, points, at most
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a mixed-precision network has to reach on the held-back samples.
+
+    Args:
+        kind: which figure.
+        value: at least (SQNR in dB, agreement as a share), or at most (points lost).
+
+    Raises:
+        UserError: a value that the figure cannot have.
+    """
+
+    kind: Kind
+    value: float
+
+    def __post_init__(self) -> None:
+        if self.kind is Kind.AGREEMENT and not 0 <= self.value <= 1:
+            msg = f"agreement target {self.value:g}: it is a share; give 0 … 1 (0.99 for 99 %)"
+            raise UserError(msg)
+        if self.value != self.value:
+            msg = f"{self.kind} target: not a number"
+            raise UserError(msg)
+
+    def figure(self, score: Score, reference: Score) -> float:
+        """The figure of one network.
+
+        Raises:
+            UserError: the samples do not give it.
+        """
+        if self.kind is Kind.SQNR_DB:
+            return score.sqnr_db
+        if self.kind is Kind.AGREEMENT:
+            if score.agreement is None:
+                msg = "agreement target: the network's first output holds no class scores; give an SQNR target"
+                raise UserError(msg)
+            return score.agreement
+        if score.accuracy is None or reference.accuracy is None:
+            msg = "accuracy target: the held-back samples have no labels; give labelled ones, or an SQNR target"
+            raise UserError(msg)
+        return 100 * (reference.accuracy - score.accuracy)
+
+    def met(self, figure: float) -> bool:
+        """Whether a figure is good enough. Shares and points are quotients of counts: rounding must not decide."""
+        if self.kind is Kind.LOSS_POINTS:
+            return figure <= self.value + 1e-9
+        return figure >= self.value - 1e-9
+
+    def better(self, figure: float) -> float:
+        """A number that grows as the figure gets better."""
+        return -figure if self.kind is Kind.LOSS_POINTS else figure
+
+    def text(self, figure: float) -> str:
+        """A figure of this kind, for a person."""
+        return {
+            Kind.SQNR_DB: f"SQNR {figure:.2f} dB",
+            Kind.AGREEMENT: f"top-1 agreement {figure:.4g}",
+            Kind.LOSS_POINTS: f"{figure:.3g} points lost",
+        }[self.kind]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One network that was made and run on the way.
+
+    Args:
+        layers: those left in float.
+        figure: what the goal is about.
+        sqnr_db: of the scores.
+        met: whether the goal is.
+    """
+
+    layers: tuple[str, ...]
+    figure: float
+    sqnr_db: float
+    met: bool
+
+
+@dataclass(frozen=True)
+class MixedPrecision:
+    """The network found, and how.
+
+    Args:
+        quantized: it; measured again as it lies on the disk.
+        float_layers: chosen to stay float, most sensitive first; what `exclude` named is not among them.
+        path: every network tried, in order.
+        goal: what was asked.
+        achieved: the written network's figure of the goal's kind.
+        met: whether the written network meets the goal on the held-back samples.
+        samples: how many samples that rests on.
+        ranking: what each layer costs; empty where the all-int8 network meets the goal.
+        latency_ms: cost of leaving a layer in float, of the layers whose order it decided.
+        note: the result in one line.
+    """
+
+    quantized: QuantizedModel
+    float_layers: tuple[str, ...]
+    path: tuple[Step, ...]
+    goal: Goal
+    achieved: float
+    met: bool
+    samples: int
+    ranking: tuple[LayerCost, ...]
+    latency_ms: Mapping[str, float]
+    note: str
+
+    def table(self) -> pd.DataFrame:
+        """The path: columns FloatLayers (their number), Layers, the goal's kind, sqnr_db, Met."""
+        rows = [(len(s.layers), "+".join(s.layers), s.figure, s.sqnr_db, s.met) for s in self.path]
+        columns = ["FloatLayers", "Layers", str(self.goal.kind), "sqnr_db", "Met"]
+        table = pd.DataFrame(rows, columns=columns)
+        return table.loc[:, ~table.columns.duplicated()]
+
+
+@runtime_checkable
+class NetworkTimer(Protocol):
+    """Times networks where they will run: a board."""
+
+    def cost_ms(self, candidate: QuantizedModel, all_int8: QuantizedModel) -> float:
+        """How much longer than the all-int8 network the candidate takes per inference, ms."""
+
+
+#: Layer → what leaving it in float costs, ms: measured before, computed on demand, or timed with real networks.
+Latency = Mapping[str, float] | Callable[[str], float] | NetworkTimer
+
+
+def mixed_precision(
+    model: Path,
+    calibration: Calibration,
+    *,
+    environment: str = "cpu",
+    goal: Goal,
+    out: Path,
+    held_back: Sequence[Batch] | None = None,
+    labels: NDArray[Any] | None = None,
+    metric: str | MetricFunction = "accuracy_top1",
+    method: str = "auto",
+    exclude: Collection[str] = (),
+    latency: Latency | None = None,
+    most_float: int | None = None,
+    processes: int = 1,
+    resume: Path | None = None,
+    progress: Progress | None = None,
+) -> MixedPrecision:
+    """Write the network with the fewest layers in float that meets a goal.
+
+    The layers are ranked by `sensitivity`; the shortest head of that list with which the network meets the goal is
+    found by doubling and bisection; then each layer of it, the least sensitive first, is tried in int8 again. Every
+    network on the way is made by `quantize` and run on the held-back samples. The result is the smallest set that this
+    finds; trying all sets would take 2^layers networks. The same input gives the same result.
+
+    Args:
+        model: the float network.
+        calibration: of it.
+        environment: gpu, cpu, fpga or host.
+        goal: what to reach.
+        out: the network; written in any case, with the best that was achieved when the goal was not.
+        held_back: samples to measure on, all of them; a share is told no finer than 1 / samples. None: the few that the
+            calibration remembered.
+        labels: int64, one a sample of `held_back`.
+        metric: of labelled samples, for a goal in points.
+        method: how ranges are chosen; `auto` is resolved once, on the all-int8 network.
+        exclude: layers that are float in any case.
+        latency: decides between layers whose gains are equal within the samples' noise: the cheaper one stays float.
+            Asked only for those whose order matters.
+        most_float: leave no more layers in float than this.
+        processes, resume, progress: of `sensitivity`.
+
+    Raises:
+        UserError: a bad argument, samples that cannot give the figure, or `quantize` refuses.
+    """
+    if most_float is not None and most_float < 0:
+        msg = f"most_float={most_float}: give 0 or more"
+        raise UserError(msg)
+    recipe = recipe_of(
+        model,
+        calibration,
+        environment=environment,
+        method=method,
+        held_back=held_back,
+        labels=labels,
+        metric=metric,
+        exclude=exclude,
+    )
+    with Variants(recipe) as variants:
+        search = _Search(variants, goal)
+        ranking: list[LayerCost] = []
+        costs = _Costs(variants, latency)
+        chosen: tuple[str, ...] = ()
+        if not search.met(()):
+            journal = None if resume is None else Journal(resume, journal_key(recipe))
+            ranking = rank(variants, processes, journal, progress)
+            most = len(ranking) if most_float is None else most_float
+            chosen = search.smallest(ranking, costs, most)
+        quantized = variants.write(chosen, out)
+        # The file that was written is what the promise is about, not the one tried on the way.
+        score = variants.measure(quantized)
+        achieved = goal.figure(score, variants.yardstick.float_score)
+        met = goal.met(achieved)
+        whose = "held-back" if held_back else "calibration"
+        note = _note(goal, achieved, chosen, len(variants.units), f"{variants.yardstick.samples} {whose} samples")
+        return MixedPrecision(
+            quantized,
+            chosen,
+            tuple(search.path),
+            goal,
+            achieved,
+            met,
+            variants.yardstick.samples,
+            tuple(ranking),
+            dict(costs.known),
+            note,
+        )
+
+
+def _note(goal: Goal, achieved: float, chosen: Sequence[str], layers: int, samples: str) -> str:
+    reached = f"{goal.text(achieved)} on {samples}, {goal.text(goal.value)} asked"
+    if not goal.met(achieved):
+        return f"target missed: best {reached}, with {len(chosen)} of {layers} layers float"
+    if not chosen:
+        return f"target met with every layer int8: {reached}"
+    if len(chosen) == layers:
+        return f"target met only with all {layers} layers float: {reached}"
+    return f"target met with {len(chosen)} of {layers} layers float ({', '.join(chosen)}): {reached}"
+
+
+class _Costs:
+    """Latency of leaving a layer in float, asked once each and only when it matters."""
+
+    def __init__(self, variants: Variants, latency: Latency | None) -> None:
+        self._variants = variants
+        self._latency = latency
+        self._all_int8: QuantizedModel | None = None
+        self.known: dict[str, float] = {}
+
+    @property
+    def given(self) -> bool:
+        return self._latency is not None
+
+    def of(self, layer: str) -> float:
+        if layer not in self.known:
+            self.known[layer] = self._ask(layer)
+        return self.known[layer]
+
+    def _ask(self, layer: str) -> float:
+        latency = self._latency
+        assert latency is not None
+        if isinstance(latency, Mapping):
+            # Unknown is not cheap.
+            return float(latency.get(layer, float("inf")))
+        if isinstance(latency, NetworkTimer):
+            self._all_int8 = self._all_int8 or self._variants.write(())
+            candidate = self._variants.write([layer])
+            try:
+                return latency.cost_ms(candidate, self._all_int8)
+            finally:
+                candidate.path.unlink(missing_ok=True)
+        return float(latency(layer))
+
+
+class _Search:
+    """Tries sets of float layers; remembers each."""
+
+    def __init__(self, variants: Variants, goal: Goal) -> None:
+        self._variants = variants
+        self._goal = goal
+        self._tried: dict[frozenset[str], Step] = {}
+
+    @property
+    def path(self) -> list[Step]:
+        return list(self._tried.values())
+
+    def step(self, layers: Sequence[str]) -> Step:
+        key = frozenset(layers)
+        if key not in self._tried:
+            score = self._variants.score(key)[1]
+            figure = self._goal.figure(score, self._variants.yardstick.float_score)
+            self._tried[key] = Step(tuple(layers), figure, score.sqnr_db, self._goal.met(figure))
+        return self._tried[key]
+
+    def met(self, layers: Sequence[str]) -> bool:
+        return self.step(layers).met
+
+    def smallest(self, ranking: Sequence[LayerCost], costs: _Costs, most: int) -> tuple[str, ...]:
+        """The smallest set found, most sensitive first; where nothing meets the goal, the best that was tried."""
+        order = [cost.layer for cost in ranking]
+        # What the ranking measured may meet the goal at once: any single layer is the smallest set there is.
+        length = self._head(order, min(most, len(order)))
+        if length and costs.given:
+            order = self._by_latency(ranking, length, costs)
+            length = self._head(order, min(most, len(order)))
+        if not length:
+            best = max(self.path, key=lambda step: (self._goal.better(step.figure), -len(step.layers)))
+            return best.layers
+        chosen = order[:length]
+        for layer in reversed(order[:length]):
+            without = [name for name in chosen if name != layer]
+            if self.met(without):
+                chosen = without
+        return tuple(chosen)
+
+    def _head(self, order: Sequence[str], most: int) -> int:
+        """Length of the shortest head of the list that meets the goal, by doubling and bisection; 0 for none."""
+        low, high = 0, min(1, most)
+        while high and not self.met(order[:high]):
+            if high == most:
+                return 0
+            low, high = high, min(2 * high, most)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.met(order[:middle]):
+                high = middle
+            else:
+                low = middle
+        return high
+
+    def _by_latency(self, ranking: Sequence[LayerCost], length: int, costs: _Costs) -> list[str]:
+        """The order with ties decided by latency, for the ties that touch the first `length` layers."""
+        order: list[str] = []
+        for group in ties(ranking):
+            names = [cost.layer for cost in group]
+            if len(group) > 1 and len(order) < length:
+                names.sort(key=costs.of)  # stable: equal costs stay in order of gain
+            order.extend(names)
+        return order
+
+
+def ties(ranking: Sequence[LayerCost]) -> list[list[LayerCost]]:
+    """Groups of layers whose gains are equal within noise, each compared with the first of its group.
+
+    Equal: the difference is at most the two standard errors taken together (root of the sum of squares; about one
+    standard error of the difference), or 0.1 dB where they are smaller or unknown.
+    """
+    groups: list[list[LayerCost]] = []
+    for cost in ranking:
+        if groups:
+            leader = groups[-1][0]
+            error = ((leader.gain_error_db or 0.0) ** 2 + (cost.gain_error_db or 0.0) ** 2) ** 0.5
+            if leader.gain_db - cost.gain_db <= max(error, _LEAST_NOISE_DB):
+                groups[-1].append(cost)
+                continue
+        groups.append([cost])
+    return groups
