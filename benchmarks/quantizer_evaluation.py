@@ -52,7 +52,8 @@ class Outputs:
     @cached_property
     def classes(self) -> NDArray[np.int64]:
         """The best class of each sample [N]; of equal scores the first."""
-        return np.argmax(self.scores[0].reshape(len(self.scores[0]), -1), axis=1)
+        best: NDArray[np.int64] = self.scores[0].reshape(len(self.scores[0]), -1).argmax(axis=1)
+        return best
 
     def by_name(self) -> Arrays:
         """As a job's postprocessing takes them."""
