@@ -14,9 +14,10 @@ from onnx import ModelProto, NodeProto
 from harness.quantize.graph import Graph, drop_unused_initializers, names_read_inside, set_initializer, subgraphs
 from harness.quantize.observe import TensorStats
 from harness.quantize.placement import Plan
+from harness.quantize.recurrent.weights import int8_weights
 from harness.quantize.rulebooks.rules import Placement
 from harness.quantize.scales import Affine, activation_scale
-from harness.quantize.units import Port, Unit
+from harness.quantize.units import EXCLUDED, Port, Unit
 from harness.quantize.weights import LayerParameters, QuantizedTensor
 
 
@@ -42,7 +43,9 @@ def build(
     builder = _Builder(copy, plan, scales, parameters)
     builder.learnables()
     builder.activations()
-    return builder.finish()
+    result = builder.finish()
+    int8_weights(result, plan.rules, but={name for name, why in plan.kept_float.items() if why == EXCLUDED})
+    return result
 
 
 class _Builder:
@@ -60,6 +63,7 @@ class _Builder:
         self.parameters = parameters
         self.nodes = {node.name: node for node in model.graph.node}
         self.new: list[NodeProto] = []
+        self.stored: dict[tuple[str, int | None, bytes, bytes], str] = {}
         self.made = {name for unit in plan.units for name in unit.outputs}
         self.taken: set[str] = (
             set(self.graph.initializers) | set(self.graph.producer) | set(self.graph.inputs) | set(self.nodes)
@@ -106,8 +110,17 @@ class _Builder:
         self._dequantize(port, stem, affine.quantize(value), np.asarray(affine.scale), affine.zero_point, None)
 
     def _replace(self, port: Port, quantized: QuantizedTensor, what: str) -> None:
+        key = None
+        if len(self.graph.uses[port.tensor]) > 1:
+            # The steps of a recurrent layer read the same weights: one copy serves all that round alike.
+            key = (port.tensor, quantized.axis, quantized.scale.tobytes(), quantized.values.tobytes())
+            if key in self.stored:
+                _connect(self.nodes[port.node], port.slot, self.stored[key])
+                return
         stem = self.name(f"{port.node}.{what}.int{8 * quantized.values.dtype.itemsize}")
         self._dequantize(port, stem, quantized.values, quantized.scale, 0, quantized.axis)
+        if key is not None:
+            self.stored[key] = self.nodes[port.node].input[port.slot]
 
     def _dequantize(
         self,

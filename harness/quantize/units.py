@@ -86,7 +86,7 @@ def find_units(graph: Graph, rules: RuleBook, exclude: Collection[str] = ()) -> 
             continue
         unit = blocks.get(node.name) or _unit(graph, rules, node)
         if isinstance(unit, str):
-            reasons[node.name] = unit
+            reasons[node.name] = EXCLUDED if node.name in exclude else unit
             continue
         unit = _fuse(graph, rules, unit, blocks.keys() | set(exclude))
         taken.update(unit.members)

@@ -5,8 +5,3 @@ length is fixed and short is written out step by step (`unroll`): its products b
 knows, its gates and its state stay float. Any other layer stays one node that computes in float from weights stored
 as int8 (`int8_weights`).
 """
-
-from harness.quantize.recurrent.unroll import unroll
-from harness.quantize.recurrent.weights import int8_weights
-
-__all__ = ["int8_weights", "unroll"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto
@@ -12,7 +14,7 @@ from harness.quantize.rulebooks.rules import RuleBook
 from harness.quantize.weights import quantize_weights
 
 
-def int8_weights(model: ModelProto, rules: RuleBook, method: str, but: frozenset[str] = frozenset()) -> tuple[str, ...]:
+def int8_weights(model: ModelProto, rules: RuleBook, but: Collection[str] = ()) -> tuple[str, ...]:
     """Store the weights of the recurrent layers of a network as int8, read through DequantizeLinear.
 
     Both directions share the scale of a row: DequantizeLinear has one axis.
@@ -20,7 +22,6 @@ def int8_weights(model: ModelProto, rules: RuleBook, method: str, but: frozenset
     Args:
         model: a network; changed in place.
         rules: scale kind and rounding of the environment's weights.
-        method: as for other weights.
         but: names of layers to leave alone.
 
     Returns:
@@ -35,7 +36,7 @@ def int8_weights(model: ModelProto, rules: RuleBook, method: str, but: frozenset
             for slot in (1, 2):
                 tensor = node.input[slot]
                 if tensor not in shared:
-                    made = _stored(model, graph, tensor, rules, method)
+                    made = _stored(model, graph, tensor, rules)
                     nodes.append(made)
                     shared[tensor] = made.output[0]
                 node.input[slot] = shared[tensor]
@@ -50,8 +51,8 @@ def int8_weights(model: ModelProto, rules: RuleBook, method: str, but: frozenset
     return tuple(done)
 
 
-def _stored(model: ModelProto, graph: Graph, tensor: str, rules: RuleBook, method: str) -> NodeProto:
-    quantized = quantize_weights(graph.array(tensor), 1, rules, method, None)
+def _stored(model: ModelProto, graph: Graph, tensor: str, rules: RuleBook) -> NodeProto:
+    quantized = quantize_weights(graph.array(tensor), 1, rules)
     stem = graph.free_name(f"{tensor}.int8")
     set_initializer(model, stem, quantized.values)
     set_initializer(model, f"{stem}.scale", quantized.scale)

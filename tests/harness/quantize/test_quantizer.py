@@ -145,7 +145,9 @@ def test_branches_of_control_flow_stay_float_and_see_the_quantized_value(
     net = builder(5)
     net.conv("x", "conv", (3, 2, 1, 1))
     net.add("Relu", ["conv"], "relu")
-    net.constant("flag", np.array(True))
+    net.add("ReduceMax", ["x"], "top", keepdims=0)
+    net.constant("floor", np.array(-1e9, np.float32))
+    net.add("Greater", ["top", "floor"], "flag")  # open: a condition that shapes decide would leave no If
     net.add("If", ["flag"], "doubled", name="choice", then_branch=bodies[0], else_branch=bodies[1])
     net.conv("relu", "other", (3, 3, 1, 1))
     net.add("Add", ["doubled", "other"], "y")
