@@ -24,6 +24,7 @@ from harness.yamlfile import Document, FileModel, parse_yaml, read_yaml, validat
 __all__ = ["Job", "QuantizeSpec", "import_function", "job_from_mapping", "load_job", "parse_job"]
 
 Method = Literal["auto", "minmax", "histogram", "entropy", "percentile", "mse"]
+LayerMethod = Literal["minmax", "histogram", "entropy", "percentile", "mse"]
 DEFAULT_METRICS = ("accuracy_top1",)
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
 
@@ -35,11 +36,13 @@ class QuantizeSpec:
     Args:
         method: how ranges are chosen; "auto" leaves it to the rule book of the environment.
         exclude: layers that stay float.
+        overrides: layer → {method, weights, activation} of its own (docs/quantization.md, 'One layer at a time').
         per_environment: by environment (gpu, cpu, fpga, host), the fields that differ there.
     """
 
     method: str = "auto"
     exclude: tuple[str, ...] = ()
+    overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     per_environment: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def for_environment(self, environment: str) -> QuantizeSpec:
@@ -48,10 +51,15 @@ class QuantizeSpec:
 
     def as_json(self) -> dict[str, Any]:
         """The `quantize:` section that means the same."""
-        return {"method": self.method, "exclude": list(self.exclude)} | {
-            environment: {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
-            for environment, fields in self.per_environment.items()
-        }
+        overrides = {"overrides": {layer: dict(own) for layer, own in self.overrides.items()}} if self.overrides else {}
+        return (
+            {"method": self.method, "exclude": list(self.exclude)}
+            | overrides
+            | {
+                environment: {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
+                for environment, fields in self.per_environment.items()
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,14 +151,25 @@ class _DataFile(FileModel):
         raise ValueError(f"{value!r} is neither a number of samples such as 100 nor a fraction such as 0.2")
 
 
+class _OverrideFile(FileModel):
+    method: LayerMethod | None = None
+    weights: Literal["per-tensor", "per-channel"] | None = None
+    activation: Literal["symmetric", "asymmetric"] | None = None
+
+
 class _MethodFile(FileModel):
     method: Method | None = None
     exclude: list[str] | None = None
+    overrides: dict[str, _OverrideFile] | None = None
 
     def settings(self) -> dict[str, Any]:
         """The fields that were set."""
         exclude = None if self.exclude is None else tuple(self.exclude)
-        return {k: v for k, v in (("method", self.method), ("exclude", exclude)) if v is not None}
+        overrides = None
+        if self.overrides is not None:
+            overrides = {layer: own.model_dump(exclude_none=True) for layer, own in self.overrides.items()}
+        fields = {"method": self.method, "exclude": exclude, "overrides": overrides}
+        return {name: value for name, value in fields.items() if value is not None}
 
 
 class _QuantizeFile(_MethodFile):

@@ -6,6 +6,7 @@ from harness.quantize.calibrator import Calibration, calibrate
 from harness.quantize.inspection import Details, describe_own, details
 from harness.quantize.learnables import learnable_memory_bytes
 from harness.quantize.metrics_table import network_metrics
+from harness.quantize.overrides import LayerOverride
 from harness.quantize.preparation import prepare
 from harness.quantize.quantizer import QuantizedModel, quantize
 from harness.quantize.session import Quantizer
@@ -13,6 +14,7 @@ from harness.quantize.session import Quantizer
 __all__ = [
     "Calibration",
     "Details",
+    "LayerOverride",
     "QuantizedModel",
     "Quantizer",
     "calibrate",

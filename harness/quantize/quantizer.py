@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,14 @@ from harness.quantize.external import scratch
 from harness.quantize.feed import Batch
 from harness.quantize.graph import Graph, read_model, sha256_of, subgraphs
 from harness.quantize.observe import TensorStats
-from harness.quantize.overrides import NO_OVERRIDES, LayerOverride, Overrides, group_scale, resolve_overrides
+from harness.quantize.overrides import (
+    NO_OVERRIDES,
+    LayerOverride,
+    Overrides,
+    group_scale,
+    parse_overrides,
+    resolve_overrides,
+)
 from harness.quantize.placement import Plan, make_plan
 from harness.quantize.preparation import Prepared, prepare_model
 from harness.quantize.rewrite import build
@@ -73,7 +81,7 @@ def quantize(
     exclude: Collection[str] = (),
     out: Path,
     held_back: Sequence[Batch] | None = None,
-    overrides: Mapping[str, LayerOverride] | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> QuantizedModel:
     """Write the int8 form of a network for one environment.
 
@@ -86,7 +94,7 @@ def quantize(
         exclude: names of layers that stay float.
         out: a single ONNX file, above 2 GB with `out`.data beside it; written whole or not at all.
         held_back: data to score choices on; None: the few samples that the calibration remembered.
-        overrides: layer, or network input → choices of its own (see `LayerOverride`).
+        overrides: layer, or network input → `LayerOverride` or its fields, such as `{"method": "percentile"}`.
 
     Raises:
         UserError: the calibration is of another network or environment, a layer or method is unknown, or the
@@ -108,7 +116,7 @@ def quantize(
         notes.append("nothing to quantize: the network stays float")
         chosen, result = "none", prepared
     else:
-        own = resolve_overrides(graph, plan, _renamed(overrides or {}, preparation))
+        own = resolve_overrides(graph, plan, _renamed(parse_overrides(overrides), preparation))
         choice = _Choice(prepared, graph, plan, calibration, held_back, own)
         chosen, result, remarks = choice.best(method)
         notes.extend(remarks)

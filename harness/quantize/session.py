@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -120,6 +120,7 @@ class Quantizer:
         exclude: Collection[str] = (),
         method: str = "auto",
         held_back: Sequence[Any] | None = None,
+        overrides: Mapping[str, Any] | None = None,
     ) -> QuantizedModel:
         """Write the int8 network.
 
@@ -128,6 +129,7 @@ class Quantizer:
             exclude: layers that stay float.
             method: see `harness.quantize.quantize`.
             held_back: batches to score choices on.
+            overrides: layer, or network input → `LayerOverride` or its fields, such as `{"method": "percentile"}`.
         """
         self._unchanged()
         self.quantized = quantize(
@@ -138,6 +140,7 @@ class Quantizer:
             exclude=exclude,
             out=Path(out),
             held_back=held_back,
+            overrides=overrides,
         )
         return self.quantized
 

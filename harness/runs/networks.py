@@ -135,7 +135,7 @@ def _quantize(
         feeds_of(ranges_from, lambda done: progress(done, total)),
         environment=environment,
         layers="needed",
-        histograms=choice.method != "minmax",
+        histograms=choice.method != "minmax" or any("method" in own for own in choice.overrides.values()),
     )
     return quantize(
         job.model,
@@ -143,6 +143,7 @@ def _quantize(
         environment=environment,
         method=choice.method,
         exclude=tuple(choice.exclude),
+        overrides=choice.overrides,
         out=out,
         held_back=list(feeds_of(held, None)) if choice.method == "auto" else None,
     )

@@ -87,6 +87,18 @@ def test_quantize_differs_by_environment(folder: Path) -> None:
     }
 
 
+def test_single_layers_differ_too(folder: Path) -> None:
+    text = (
+        "model: squeezenet1.1.onnx\ndata: {source: imagenet500}\n"
+        "quantize: {overrides: {conv1: {method: percentile}}, gpu: {overrides: {}}}"
+    )
+    spec = load_job(write(folder, text)).quantize
+    assert spec.for_environment("cpu").overrides == {"conv1": {"method": "percentile"}}
+    assert spec.for_environment("gpu").overrides == {}
+    with pytest.raises(UserError, match="overrides"):
+        load_job(write(folder, text.replace("percentile", "auto")))
+
+
 def test_own_int8_network_and_recurrent_state(folder: Path) -> None:
     text = (
         "model: squeezenet1.1.onnx\ndata: {source: 'm:f', calibration: 0.25}\nquantized: own.int8.onnx\nstate: {s: s2}"
@@ -103,6 +115,7 @@ def test_own_int8_network_and_recurrent_state(folder: Path) -> None:
         {},
         {"preprocess": {"scale": "1/255", "resize": 256, "crop": [224, 200], "channels": "gray", "std": [0.5]}},
         {"quantize": {"method": "mse", "exclude": ["x"], "host": {"exclude": []}}},
+        {"quantize": {"overrides": {"a": {"method": "mse"}}, "cpu": {"overrides": {"b": {"weights": "per-tensor"}}}}},
         {"quantized": "own.int8.onnx"},
         {"state": {"a": "b"}, "batch": 4, "postprocess": "m:f", "metrics": ["m:f", "accuracy_top5"]},
         {"data": {"source": "m:f", "calibration": 0.5, "label_offset": -1, "seed": 7}},
