@@ -16,6 +16,9 @@ from harness.quantize.placement import Plan
 from harness.quantize.units import Unit
 from harness.quantize.weights import LayerParameters
 
+#: Weights of a large matrix that are worked on at a time, in float64.
+_PIECE = 1 << 22
+
 
 def bias_corrections(
     graph: Graph,
@@ -38,12 +41,25 @@ def bias_corrections(
         mean = means.get(unit.data[0].tensor)
         if unit.weight is None or mean is None or unit.name not in parameters or not takes_bias(graph, unit):
             continue
-        weight = graph.array(unit.weight.tensor)
-        error = weight.astype(np.float64) - parameters[unit.name].weight.dequantized()
-        correction = _mean_output(graph, unit, error, mean)
-        if correction is not None:
-            result[unit.name] = correction
+        weight, rounded = graph.array(unit.weight.tensor), parameters[unit.name].weight
+        corrections = [
+            _mean_output(graph, unit, weight[part].astype(np.float64) - rounded.part(part).dequantized(), mean)
+            for part in _channels(unit, weight.shape)
+        ]
+        whole = [correction for correction in corrections if correction is not None]
+        if whole and len(whole) == len(corrections):
+            result[unit.name] = np.concatenate(whole)
     return result
+
+
+def _channels(unit: Unit, shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    """A matrix in pieces of whole output channels; other weights as they are."""
+    axis = unit.channel_axis
+    if len(shape) != 2 or axis is None:
+        return [(slice(None),) * len(shape)]
+    step = max(1, _PIECE // max(1, shape[1 - axis]))
+    columns = [slice(start, start + step) for start in range(0, shape[axis], step)]
+    return [(part, slice(None)) if axis == 0 else (slice(None), part) for part in columns]
 
 
 def takes_bias(graph: Graph, unit: Unit) -> bool:

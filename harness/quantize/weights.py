@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,8 @@ _BIAS_STEPS = 2**30
 #: Scale of weights that are all zero, where no bias asks for a finer one.
 _UNIT = 1.0
 _MIN_SCALE = 2.0**-100
+#: Elements of a large tensor that are worked on at a time.
+_PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class QuantizedTensor:
         shape = [1] * self.values.ndim
         shape[self.axis] = -1
         return self.values.astype(np.float64) * self.scale.astype(np.float64).reshape(shape)
+
+    def part(self, index: tuple[slice, ...]) -> QuantizedTensor:
+        """A piece of it."""
+        scale = self.scale if self.axis is None else self.scale[index[self.axis]]
+        return QuantizedTensor(self.values[index], scale, self.axis)
 
 
 @dataclass(frozen=True)
@@ -143,19 +152,43 @@ def quantize_weights(
         axis = None
     elif kind.per_channel and axis is not None:
         others = tuple(index for index in range(weight.ndim) if index != axis)
-        peak = np.abs(weight).max(axis=others, initial=0.0).astype(np.float64)
+        peak = _magnitude(weight, others).astype(np.float64)
         scale = _at_least(peak / 127, smallest)
     else:
         axis = None
-        peak = np.asarray(np.abs(weight).max(initial=0.0), np.float64)
+        peak = _magnitude(weight, None).astype(np.float64)
         scale = _at_least(peak / 127, None if smallest is None or not smallest.size else np.asarray(smallest.max()))
     shape = [1] * weight.ndim
     if axis is not None:
         shape[axis] = -1
-    scaled = weight.astype(np.float64) / scale.astype(np.float64).reshape(shape if axis is not None else ())
+    steps = np.broadcast_to(scale.astype(np.float64).reshape(shape if axis is not None else ()), weight.shape)
     lowest = -128 if kind.power_of_two else -127
-    values = np.clip(round_to_integers(scaled, kind.rounding), lowest, 127).astype(np.int8)
+    values = np.empty(weight.shape, np.int8)
+    for part in pieces(weight.shape):
+        scaled = weight[part].astype(np.float64) / steps[part]
+        values[part] = np.clip(round_to_integers(scaled, kind.rounding), lowest, 127)
     return QuantizedTensor(values, scale, axis)
+
+
+def pieces(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Index expressions that cover an array, each of at most `_PIECE` elements: float64 copies of them stay small."""
+    row = math.prod(shape[1:])
+    if not shape or math.prod(shape) <= _PIECE:
+        yield (slice(None),) * len(shape)
+    elif row > _PIECE:
+        for index in range(shape[0]):
+            for rest in pieces(shape[1:]):
+                yield (slice(index, index + 1), *rest)
+    else:
+        step = _PIECE // row
+        for start in range(0, shape[0], step):
+            yield (slice(start, start + step),)
+
+
+def _magnitude(weight: NDArray[np.float32], axes: tuple[int, ...] | None) -> NDArray[np.float32]:
+    """Largest |w| along axes; without a copy of the weights."""
+    magnitude: NDArray[np.float32] = np.maximum(weight.max(axis=axes, initial=0.0), -weight.min(axis=axes, initial=0.0))
+    return magnitude
 
 
 def _at_least(scale: NDArray[np.float64], smallest: NDArray[np.float64] | None) -> NDArray[np.float32]:
@@ -177,14 +210,15 @@ def _weight_exponent(weight: NDArray[np.float32], kind: WeightType, method: str,
 
 def _searched_position(values: NDArray[np.float32], position: int, kind: WeightType) -> int:
     """The DPU's search on the values themselves: least squared error over position … position + 4."""
-    exact = values.astype(np.float64)
-
-    def cost(candidate: int) -> float:
-        step = 2.0**-candidate
-        rounded = np.clip(round_to_integers(exact / step, kind.rounding), -128, 127) * step
-        return float(np.sum((rounded - exact) ** 2))
-
-    return min(range(position, position + 5), key=cost)
+    candidates = range(position, position + 5)
+    costs = dict.fromkeys(candidates, 0.0)
+    for part in pieces(values.shape):
+        exact = values[part].astype(np.float64)
+        for candidate in candidates:
+            step = 2.0**-candidate
+            rounded = np.clip(round_to_integers(exact / step, kind.rounding), -128, 127) * step
+            costs[candidate] += float(np.sum((rounded - exact) ** 2))
+    return min(candidates, key=lambda candidate: costs[candidate])
 
 
 def smallest_scales(bias: NDArray[np.float64], input_scale: float) -> NDArray[np.float64]:
