@@ -1,4 +1,4 @@
-"""Names of layers across preparation: what a user calls a layer may be several nodes of the prepared network, or none."""
+"""Names of layers across preparation: what a user calls a layer may be several prepared nodes, or none."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from harness.quantize.correction import bias_corrections
 from harness.quantize.external import scratch
 from harness.quantize.feed import Batch
 from harness.quantize.graph import Graph, read_model, sha256_of, subgraphs
+from harness.quantize.layer_names import LayerReport, as_prepared, report_layers
 from harness.quantize.observe import TensorStats
 from harness.quantize.overrides import (
     NO_OVERRIDES,
@@ -29,9 +30,10 @@ from harness.quantize.overrides import (
 )
 from harness.quantize.placement import Plan, make_plan
 from harness.quantize.preparation import Prepared, prepare_model
+from harness.quantize.recurrent.weights import takes_int8_weights
 from harness.quantize.rewrite import build
 from harness.quantize.rulebooks import rule_book
-from harness.quantize.rulebooks.rules import Bias
+from harness.quantize.rulebooks.rules import Bias, RuleBook
 from harness.quantize.scales import Affine, check_method
 from harness.quantize.score import Scorer
 from harness.quantize.weights import LayerParameters, layer_parameters
@@ -110,11 +112,12 @@ def quantize(
     preparation = prepare_model(read_model(model), str(model))
     prepared = preparation.model
     graph = Graph(prepared)
-    plan = make_plan(graph, rules, _as_prepared(exclude, preparation))
+    plan = make_plan(graph, rules, as_prepared(exclude, preparation))
     notes = list(rules.notes)
     if not plan.units:
-        notes.append("nothing to quantize: the network stays float")
-        chosen, result = "none", prepared
+        chosen, result = "none", build(prepared, plan, {}, {})
+        if not any(takes_int8_weights(graph, node) and node.name not in exclude for node in graph.nodes):
+            notes.append("nothing to quantize: the network stays float")
     else:
         own = resolve_overrides(graph, plan, _renamed(parse_overrides(overrides), preparation))
         choice = _Choice(prepared, graph, plan, calibration, held_back, own)
@@ -125,34 +128,23 @@ def quantize(
     disabled = (REQUANTIZER,) if _requantizer_would_harm(plan) else ()
     if not fits_single_file(result):
         notes.append(f"above 2 GB: its weights are in {data_file_of(out).name}, and it cannot travel to an agent")
-    _describe(result, digest, plan, chosen, notes, disabled)
+    layers = report_layers(plan, preparation)
+    _describe(result, digest, rules, layers, chosen, notes, disabled)
     write_model(result, out)
     return QuantizedModel(
         out,
         sha256_of(out),
         environment,
         chosen,
-        len(plan.quantized_layers),
-        tuple(plan.kept_float.items()),
+        len(layers.quantized),
+        tuple(layers.kept_float.items()),
         tuple(notes),
         disabled,
     )
 
 
-def _as_prepared(exclude: Collection[str], preparation: Prepared) -> list[str]:
-    """Names of the layers that compute now what the named ones did: a folded normalization is its convolution."""
-    names = []
-    for name in exclude:
-        layer = name
-        while layer in preparation.folded:
-            layer = preparation.folded[layer]
-        if layer not in preparation.removed:  # a removed dropout is float already
-            names.append(layer)
-    return names
-
-
 def _renamed(overrides: Mapping[str, LayerOverride], preparation: Prepared) -> dict[str, LayerOverride]:
-    return {name: given for layer, given in overrides.items() for name in _as_prepared([layer], preparation)}
+    return {name: given for layer, given in overrides.items() for name in as_prepared([layer], preparation)}
 
 
 def _check_calibration(model: Path, calibration: Calibration, digest: str, environment: str) -> None:
@@ -259,16 +251,22 @@ class _Choice:
 
 
 def _describe(
-    model: ModelProto, source: str, plan: Plan, method: str, notes: Sequence[str], disabled: Sequence[str]
+    model: ModelProto,
+    source: str,
+    rules: RuleBook,
+    layers: LayerReport,
+    method: str,
+    notes: Sequence[str],
+    disabled: Sequence[str],
 ) -> None:
     """Write into the file how it was made, for `details` and for whoever finds it later."""
     content: Mapping[str, object] = {
         "source": source,
-        "environment": plan.rules.environment,
-        "target_library": plan.rules.target_library,
+        "environment": rules.environment,
+        "target_library": rules.target_library,
         "method": method,
-        "layers": list(plan.quantized_layers),
-        "kept_float": dict(plan.kept_float),
+        "layers": list(layers.quantized),
+        "kept_float": dict(layers.kept_float),
         "notes": list(notes),
         "disabled_optimizers": list(disabled),
     }

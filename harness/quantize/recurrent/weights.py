@@ -14,6 +14,11 @@ from harness.quantize.rulebooks.rules import RuleBook
 from harness.quantize.weights import quantize_weights
 
 
+def takes_int8_weights(graph: Graph, node: NodeProto) -> bool:
+    """Whether a node is a recurrent layer whose weights can be stored as int8."""
+    return node.op_type in GATES and not node.domain and constant_weights(graph, node)
+
+
 def int8_weights(model: ModelProto, rules: RuleBook, but: Collection[str] = ()) -> tuple[str, ...]:
     """Store the weights of the recurrent layers of a network as int8, read through DequantizeLinear.
 
@@ -32,7 +37,7 @@ def int8_weights(model: ModelProto, rules: RuleBook, but: Collection[str] = ()) 
     shared: dict[str, str] = {}
     nodes: list[NodeProto] = []
     for node in graph.nodes:
-        if node.op_type in GATES and not node.domain and node.name not in but and constant_weights(graph, node):
+        if node.name not in but and takes_int8_weights(graph, node):
             for slot in (1, 2):
                 tensor = node.input[slot]
                 if tensor not in shared:
