@@ -100,8 +100,8 @@ def layer_errors(
 
     Returns:
         one row a layer, in the network's order, columns `COLUMNS`: sqnr_db (everything before it included),
-        local_sqnr_db (this layer alone; null where it has no int8 part or local is off), max_abs_error, mean_error (int8
-        less float: a bias), and the float tensor's range.
+        local_sqnr_db (this layer alone; null where it has no int8 part or local is off), max_abs_error, mean_error
+        (int8 less float: a bias), and the float tensor's range.
 
     Raises:
         UserError: an unreadable network, no layer in common, or unusable data.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -93,6 +93,23 @@ class Goal:
         }[self.kind]
 
 
+def goal_of(sqnr_db: float | None, agreement: float | None, loss_points: float | None) -> Goal | None:
+    """The goal that one of three arguments names; None where none does.
+
+    Raises:
+        UserError: two are given.
+    """
+    given = [
+        Goal(kind, value)
+        for kind, value in ((Kind.SQNR_DB, sqnr_db), (Kind.AGREEMENT, agreement), (Kind.LOSS_POINTS, loss_points))
+        if value is not None
+    ]
+    if len(given) > 1:
+        msg = "one target at a time: SQNR, agreement or accuracy; remove the others"
+        raise UserError(msg)
+    return given[0] if given else None
+
+
 @dataclass(frozen=True)
 class Step:
     """One network that was made and run on the way.
@@ -115,7 +132,7 @@ class MixedPrecision:
     """The network found, and how.
 
     Args:
-        quantized: it; measured again as it lies on the disk.
+        quantized: it, measured again as it lies on the disk; `note` is the last of its notes.
         float_layers: chosen to stay float, most sensitive first; what `exclude` named is not among them.
         path: every network tried, in order.
         goal: what was asked.
@@ -170,6 +187,7 @@ def mixed_precision(
     metric: str | MetricFunction = "accuracy_top1",
     method: str = "auto",
     exclude: Collection[str] = (),
+    options: Mapping[str, Any] | None = None,
     latency: Latency | None = None,
     most_float: int | None = None,
     processes: int = 1,
@@ -195,6 +213,7 @@ def mixed_precision(
         metric: of labelled samples, for a goal in points.
         method: how ranges are chosen; `auto` is resolved once, on the all-int8 network.
         exclude: layers that are float in any case.
+        options: further arguments of `quantize`.
         latency: decides between layers whose gains are equal within the samples' noise: the cheaper one stays float.
             Asked only for those whose order matters.
         most_float: leave no more layers in float than this.
@@ -215,6 +234,7 @@ def mixed_precision(
         labels=labels,
         metric=metric,
         exclude=exclude,
+        options=options,
     )
     with Variants(recipe) as variants:
         search = _Search(variants, goal)
@@ -226,15 +246,15 @@ def mixed_precision(
             ranking = rank(variants, processes, journal, progress)
             most = len(ranking) if most_float is None else most_float
             chosen = search.smallest(ranking, costs, most)
-        quantized = variants.write(chosen, out)
+        written = variants.write(chosen, out)
         # The file that was written is what the promise is about, not the one tried on the way.
-        score = variants.measure(quantized)
+        score = variants.measure(written)
         achieved = goal.figure(score, variants.yardstick.float_score)
         met = goal.met(achieved)
         whose = "held-back" if held_back else "calibration"
         note = _note(goal, achieved, chosen, len(variants.units), f"{variants.yardstick.samples} {whose} samples")
         return MixedPrecision(
-            quantized,
+            replace(written, notes=(*written.notes, note)),
             chosen,
             tuple(search.path),
             goal,

@@ -88,6 +88,7 @@ def sensitivity(
     labels: NDArray[Any] | None = None,
     metric: str | MetricFunction = "accuracy_top1",
     exclude: Collection[str] = (),
+    options: Mapping[str, Any] | None = None,
     processes: int = 1,
     resume: Path | None = None,
     progress: Progress | None = None,
@@ -108,6 +109,7 @@ def sensitivity(
         labels: int64, one a sample of `held_back`: then the metric is compared too.
         metric: `accuracy_top<K>` or a function of (first output, labels), 1.0 being 100 points.
         exclude: layers that are float in any case.
+        options: further arguments of `quantize`.
         processes: how many work at it, each a child `python -m` of its own (no `__main__` guard needed). The figures
             do not depend on it.
         resume: a journal; every finished layer is added at once, and layers it holds for the same network,
@@ -137,6 +139,7 @@ def sensitivity(
         labels=labels,
         metric=metric,
         exclude=exclude,
+        options=options,
     )
     with Variants(recipe, runner) as variants:
         journal = None if resume is None else Journal(resume, journal_key(recipe, runner))
@@ -268,6 +271,7 @@ def journal_key(recipe: Recipe, runner: Runner | None = None) -> str:
         recipe.labels,
         name,
         sorted(recipe.exclude),
+        recipe.options,
         None if runner is None else str(getattr(runner, "identity", "another runner")),
     )
 

@@ -14,13 +14,17 @@ from harness.data import Batch, DataSpec, InputSpec, Preprocess, network_inputs,
 from harness.errors import UserError
 from harness.quantize.calibrator import Calibration, calibrate
 from harness.quantize.dynamic_range import DynamicRange, Scheme, of_stats, of_values
+from harness.quantize.fidelity import Runner
 from harness.quantize.graph import Graph, read_model, sha256_of
+from harness.quantize.layer_error import layer_errors
 from harness.quantize.learnables import learnables
+from harness.quantize.mixed import Latency, MixedPrecision, goal_of, mixed_precision
 from harness.quantize.placement import Layers
 from harness.quantize.preparation import prepare_model
 from harness.quantize.quantizer import QuantizedModel, quantize
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.rulebooks.rules import Sign
+from harness.quantize.sensitivity import Progress, sensitivity
 from harness.quantize.session_file import load_session, save_session
 from harness.quantize.validation import MetricFunction, ValidationResult, validate
 
@@ -49,6 +53,8 @@ class Quantizer:
         self.digest = sha256_of(self.model)
         self.calibration: Calibration | None = None
         self.quantized: QuantizedModel | None = None
+        #: How the last `quantize` with a target went; None after one without.
+        self.mixed: MixedPrecision | None = None
 
     def calibrate(
         self,
@@ -119,19 +125,63 @@ class Quantizer:
         out: str | Path,
         exclude: Collection[str] = (),
         method: str = "auto",
-        held_back: Sequence[Any] | None = None,
+        held_back: str | Path | DataSpec | Iterable[Any] | None = None,
         overrides: Mapping[str, Any] | None = None,
+        *,
+        preprocess: Preprocess | None = None,
+        sqnr_target: float | None = None,
+        agreement_target: float | None = None,
+        accuracy_target: float | None = None,
+        metric: str | MetricFunction = "accuracy_top1",
+        most_float: int | None = None,
+        latency: Latency | None = None,
+        processes: int = 1,
+        resume: str | Path | None = None,
+        progress: Progress | None = None,
     ) -> QuantizedModel:
-        """Write the int8 network.
+        """Write the int8 network; with a target, the one with the fewest layers in float that meets it.
 
         Args:
             out: a single ONNX file.
             exclude: layers that stay float.
             method: see `harness.quantize.quantize`.
-            held_back: batches to score choices on.
+            held_back: data to score choices and the target on, in any form that `validate` takes.
             overrides: layer, or network input → `LayerOverride` or its fields, such as `{"method": "percentile"}`.
+            preprocess: of named image data.
+            sqnr_target: SQNR of the scores, dB, at least.
+            agreement_target: top-1 agreement with the float network, a share, at least.
+            accuracy_target: what the metric may lose against the float network, points; needs labels.
+            metric: `accuracy_top<K>` or a function of (first output, labels).
+            most_float, latency, processes, resume, progress: see `harness.quantize.mixed.mixed_precision`.
+
+        Returns:
+            the network; its last note says whether the target was met, and `self.mixed` everything else.
         """
         self._unchanged()
+        goal = goal_of(sqnr_target, agreement_target, accuracy_target)
+        batches, labels = (None, None) if held_back is None else samples_of(self._stream(held_back, preprocess))
+        if goal is not None:
+            self.mixed = mixed_precision(
+                self.model,
+                self._calibrated(),
+                environment=self.environment,
+                goal=goal,
+                out=Path(out),
+                held_back=batches,
+                labels=labels,
+                metric=metric,
+                method=method,
+                exclude=exclude,
+                options={"overrides": overrides} if overrides else None,
+                latency=latency,
+                most_float=most_float,
+                processes=processes,
+                resume=None if resume is None else Path(resume),
+                progress=progress,
+            )
+            self.quantized = self.mixed.quantized
+            return self.quantized
+        self.mixed = None
         self.quantized = quantize(
             self.model,
             self._calibrated(),
@@ -139,10 +189,71 @@ class Quantizer:
             method=method,
             exclude=exclude,
             out=Path(out),
-            held_back=held_back,
+            held_back=batches,
             overrides=overrides,
         )
         return self.quantized
+
+    def sensitivity(
+        self,
+        held_back: str | Path | DataSpec | Iterable[Any] | None = None,
+        *,
+        preprocess: Preprocess | None = None,
+        method: str = "auto",
+        metric: str | MetricFunction = "accuracy_top1",
+        exclude: Collection[str] = (),
+        overrides: Mapping[str, Any] | None = None,
+        processes: int = 1,
+        resume: str | Path | None = None,
+        progress: Progress | None = None,
+        runner: Runner | None = None,
+    ) -> pd.DataFrame:
+        """Rank the int8 layers by what each costs, worst first; see `harness.quantize.sensitivity.sensitivity`.
+
+        Args:
+            held_back: data to measure on, in any form that `validate` takes; 16 samples tell an SQNR well enough.
+                None: the few that the calibration remembered.
+            preprocess: of named image data.
+            method, metric, exclude, processes, resume, progress, runner: of that function.
+            overrides: of `quantize`.
+        """
+        self._unchanged()
+        batches, labels = (None, None) if held_back is None else samples_of(self._stream(held_back, preprocess))
+        return sensitivity(
+            self.model,
+            self._calibrated(),
+            environment=self.environment,
+            method=method,
+            held_back=batches,
+            labels=labels,
+            metric=metric,
+            exclude=exclude,
+            options={"overrides": overrides} if overrides else None,
+            processes=processes,
+            resume=None if resume is None else Path(resume),
+            progress=progress,
+            runner=runner,
+        )
+
+    def layer_errors(
+        self, data: str | Path | DataSpec | Iterable[Any], preprocess: Preprocess | None = None, *, local: bool = True
+    ) -> pd.DataFrame:
+        """Each layer's error between the float and the int8 network; see `harness.quantize.layer_error.layer_errors`.
+
+        Args:
+            data: anything DATA names, or an iterable of batches.
+            preprocess: of named image data.
+            local: also each layer alone.
+
+        Raises:
+            UserError: nothing was quantized yet.
+        """
+        if self.quantized is None:
+            msg = "nothing to compare yet; call quantize() first"
+            raise UserError(msg)
+        self._unchanged()
+        batches = (_labelled(batch)[0] for batch in self._stream(data, preprocess))
+        return layer_errors(self.model, self.quantized, batches, local=local)
 
     def validate(
         self,
@@ -211,6 +322,13 @@ class Quantizer:
 
     def _inputs(self) -> tuple[InputSpec, ...]:
         return network_inputs(self.model)
+
+
+def samples_of(stream: Iterable[Batch]) -> tuple[list[dict[str, NDArray[Any]]], NDArray[Any] | None]:
+    """A stream held in memory: batches without padding, and the labels of all samples."""
+    pairs = [_labelled(batch) for batch in stream]
+    labels = [given for _, given in pairs if given is not None]
+    return [inputs for inputs, _ in pairs], np.concatenate(labels) if labels else None
 
 
 def _labelled(batch: Batch) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:

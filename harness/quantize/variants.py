@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -18,9 +18,10 @@ from harness.quantize.calibrator import Calibration
 from harness.quantize.feed import Batch
 from harness.quantize.fidelity import Runner, Score, Yardstick, run_here
 from harness.quantize.graph import Graph, read_model
+from harness.quantize.layer_names import as_prepared
 from harness.quantize.observe import TensorStats
 from harness.quantize.placement import make_plan
-from harness.quantize.preparation import Prepared, prepare_model
+from harness.quantize.preparation import prepare_model
 from harness.quantize.quantizer import QuantizedModel, quantize
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.rulebooks.rules import Kind
@@ -41,6 +42,7 @@ class Recipe:
         labels: one a sample, or None.
         metric: of labelled samples.
         exclude: layers that are float in every variant.
+        options: further arguments of `quantize`.
     """
 
     model: Path
@@ -51,6 +53,7 @@ class Recipe:
     labels: NDArray[Any] | None
     metric: str | MetricFunction
     exclude: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Variants:
@@ -66,7 +69,7 @@ class Variants:
         self._runner = runner or run_here
         prepared = prepare_model(read_model(recipe.model), str(recipe.model))
         self._graph = Graph(prepared.model)
-        plan = make_plan(self._graph, rule_book(recipe.environment), _as_prepared(recipe.exclude, prepared))
+        plan = make_plan(self._graph, rule_book(recipe.environment), as_prepared(recipe.exclude, prepared))
         #: The layers that can be int8 or float; those that only move values lose nothing and are left out.
         self.units: tuple[Unit, ...] = tuple(unit for unit in plan.units if unit.kind is not Kind.MOVES)
         self._known: dict[frozenset[str], tuple[QuantizedModel, Score]] = {}
@@ -112,6 +115,7 @@ class Variants:
             exclude=(*recipe.exclude, *floats),
             out=out,
             held_back=recipe.samples,
+            **recipe.options,
         )
 
     def measure(self, made: QuantizedModel) -> Score:
@@ -126,20 +130,9 @@ class Variants:
             try:
                 self._known[key] = (made, self.measure(made))
             finally:
-                made.path.unlink(missing_ok=True)
+                for file in made.path.parent.glob(f"{made.path.name}*"):  # with its external data
+                    file.unlink()
         return self._known[key]
-
-
-def _as_prepared(exclude: Collection[str], prepared: Prepared) -> list[str]:
-    """Excluded layers under the names they have after preparing: a folded normalization is its convolution."""
-    names = []
-    for name in exclude:
-        layer = name
-        while layer in prepared.folded:
-            layer = prepared.folded[layer]
-        if layer not in prepared.removed:
-            names.append(layer)
-    return names
 
 
 def recipe_of(
@@ -152,6 +145,7 @@ def recipe_of(
     labels: NDArray[Any] | None,
     metric: str | MetricFunction,
     exclude: Collection[str] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The recipe of a network's variants: `auto` resolved to the method it chooses for the all-int8 network.
 
@@ -170,7 +164,7 @@ def recipe_of(
         msg = "labels belong to held_back samples; give both"
         raise UserError(msg)
     complete = covering(calibration, model, environment)
-    recipe = Recipe(model, complete, environment, method, samples, labels, metric, tuple(exclude))
+    recipe = Recipe(model, complete, environment, method, samples, labels, metric, tuple(exclude), dict(options or {}))
     if method == "auto":
         with Variants(recipe) as variants:
             chosen = variants.write(()).method

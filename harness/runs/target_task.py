@@ -8,13 +8,13 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
-from harness.errors import BadResult, BoardError, Refused
+from harness.errors import BadResult, BoardError
 from harness.judge.figure import Network, Source
 from harness.record import BlockRecord, Loading, Shipment, TargetRecord, TelemetryRecord
+from harness.runs.board import board_key, check_identity, must_not_saturate
 from harness.runs.inference import infer_chunk, infer_sequence
 from harness.runs.interrupt import Interrupted
 from harness.runs.locks import board_alone, machine_alone, machine_shared
@@ -25,7 +25,6 @@ from harness.runs.plan import Plan
 from harness.runs.samples import Array, SampleReader
 from harness.runs.timing import Timing
 from harness.store import Store
-from harness.targets.boards import ARM_FAMILIES, find_board
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
 from harness.targets.lab import Target
@@ -35,9 +34,6 @@ ARMS = (Network.FLOAT, Network.QUANTIZED)
 
 #: A reading takes a tenth of a second of the run; temperatures need tens of seconds to change.
 _TELEMETRY_EVERY_S = 5.0
-
-#: Without one of these, x86 adds pairs of int8 products in 16 bits and saturates (docs/quantization.md).
-_VNNI = {"avx512_vnni", "avx_vnni"}
 
 
 @dataclass
@@ -65,7 +61,11 @@ class TargetTask:
             UserError: bad input that concerns all targets.
         """
         try:
-            with board_alone(self._board_key(), self.stop, lambda: self._say("waiting: another run uses this board")):
+            with board_alone(
+                board_key(self.target, self.plan.lab.path),
+                self.stop,
+                lambda: self._say("waiting: another run uses this board"),
+            ):
                 self._run()
             self._save(status="done", error=None)
         except BoardError as error:
@@ -95,7 +95,7 @@ class TargetTask:
             client = stack.enter_context(connect(self.target, work_dir=self.plan.out / "logs", stop=self.stop))
             self.client = client
             info = client.describe()
-            self._check_identity(info)
+            check_identity(self.target, info)
             source = Source.EMULATED if info.emulated else self.record.source
             self._save(description=info.as_json(), notes=self._notes(info), source=source)
             with machine_shared(info.machine_id, self.stop):
@@ -124,14 +124,12 @@ class TargetTask:
     def _prepare(self, client: AgentClient, network: Network, info: BoardInfo) -> PreparedNetwork:
         self._progress(f"load {network.value}", 0, None)
         file = self.networks[network]
-        # a stand-in must compute what its board computes: an ARM core never saturates in 16 bits, so neither may x86
-        exact = info.emulated and info.architecture == "x86_64" and not _VNNI & set(info.cpu_features)
         prepared = client.prepare(
             file.digest,
             options=SessionChoice(
                 intra_op_threads=self.target.threads or 0,
                 disabled_optimizers=file.disabled_optimizers,
-                precise_x86_int8=exact and network is Network.QUANTIZED,
+                precise_x86_int8=network is Network.QUANTIZED and must_not_saturate(info),
             ),
             on_phase=lambda name, _ms: self._progress(f"load {network.value}: {name}", 0, None),
         )
@@ -265,11 +263,6 @@ class TargetTask:
         start = chunk * self.reader.chunk_samples
         return min(self.reader.chunk_samples, len(self.reader.indices) - start)
 
-    def _board_key(self) -> str:
-        if self.target.via.kind == "address":
-            return f"address {self.target.via.address}"
-        return f"{self.target.via.kind} {Path(self.plan.lab.path).absolute()} {self.target.name}"
-
     def _notes(self, info: BoardInfo) -> tuple[str, ...]:
         notes = []
         if info.emulated:
@@ -280,17 +273,6 @@ class TargetTask:
                 f"with --board {self.target.board} if it is one"
             )
         return tuple(notes)
-
-    def _check_identity(self, info: BoardInfo) -> None:
-        """Never publish one machine's times under another one's name."""
-        kind = find_board(self.target.board)
-        arm = info.architecture.startswith(("aarch64", "arm"))
-        if not info.emulated and kind is not None and kind.family in ARM_FAMILIES and not arm:
-            message = (
-                f"targets.yaml says {self.target.board}, but the agent runs on {info.architecture}: correct `board:` "
-                "or the address, or start the agent with --emulated"
-            )
-            raise Refused(self.target.name, message)
 
     def _save(self, **changes: object) -> None:
         self.record = replace(self.record, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,48 @@
+"""What everybody who uses a board has to know of it: who it is, and how its int8 must be computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.errors import Refused
+from harness.targets.boards import ARM_FAMILIES, find_board
+from harness.targets.lab import Target
+from harness.targets.values import BoardInfo
+
+#: Without one of these, x86 adds pairs of int8 products in 16 bits and saturates (docs/quantization.md).
+_VNNI = {"avx512_vnni", "avx_vnni"}
+
+
+def board_key(target: Target, lab: Path) -> str:
+    """The name under which a board is locked (see `locks.board_alone`).
+
+    Args:
+        lab: the file the target stands in.
+    """
+    if target.via.kind == "address":
+        return f"address {target.via.address}"
+    return f"{target.via.kind} {lab.absolute()} {target.name}"
+
+
+def check_identity(target: Target, info: BoardInfo) -> None:
+    """Never publish one machine's times under another one's name.
+
+    Raises:
+        Refused: the lab file names an ARM board and the agent runs on something else.
+    """
+    kind = find_board(target.board)
+    arm = info.architecture.startswith(("aarch64", "arm"))
+    if not info.emulated and kind is not None and kind.family in ARM_FAMILIES and not arm:
+        message = (
+            f"targets.yaml says {target.board}, but the agent runs on {info.architecture}: correct `board:` "
+            "or the address, or start the agent with --emulated"
+        )
+        raise Refused(target.name, message)
+
+
+def must_not_saturate(info: BoardInfo) -> bool:
+    """Whether int8 networks need `precise_x86_int8` there.
+
+    A stand-in must compute what its board computes: an ARM core never saturates in 16 bits, so neither may x86.
+    """
+    return info.emulated and info.architecture == "x86_64" and not _VNNI & set(info.cpu_features)
