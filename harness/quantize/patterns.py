@@ -19,6 +19,8 @@ INTO_SOFTMAX = "scales or masks what a softmax reads: kept in float with it, as 
 
 #: Operators that stand between a matrix product and the softmax over it.
 _BEFORE_SOFTMAX = frozenset({"Add", "Sub", "Mul", "Div", "Where", "Clip"})
+#: A mean over the image has become a pool when the rule books look.
+_MEANS = ("ReduceMean", "GlobalAveragePool")
 #: Steps that a written-out function may have between its characteristic operator and its end.
 _STEPS = 4
 
@@ -103,7 +105,7 @@ def _normalization(graph: Graph, root: NodeProto) -> list[str]:
     plus = _maker(graph, root.input[0], "Add")
     if plus is None or not _constant_operand(graph, plus):
         return []
-    variance = next((n for i in plus.input if (n := _maker(graph, i, "ReduceMean")) is not None), None)
+    variance = next((n for i in plus.input if (n := _maker(graph, i, *_MEANS)) is not None), None)
     square = None if variance is None else _maker(graph, variance.input[0], "Pow", "Mul")
     if variance is None or square is None:
         return []
@@ -111,7 +113,7 @@ def _normalization(graph: Graph, root: NodeProto) -> list[str]:
     centred = _maker(graph, square.input[0], "Sub")
     readers = [use.node for use in graph.uses[root.output[0]]]
     if centred is not None:
-        mean = next((n for i in centred.input if (n := _maker(graph, i, "ReduceMean")) is not None), None)
+        mean = next((n for i in centred.input if (n := _maker(graph, i, *_MEANS)) is not None), None)
         if mean is not None:
             members += [mean.name, centred.name]
             # PyTorch's exporter used to write the difference twice.

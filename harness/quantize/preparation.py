@@ -11,6 +11,7 @@ from onnx import ModelProto
 
 from harness.quantize import folding
 from harness.quantize.affine import fold_affine
+from harness.quantize.canonical import one_form
 from harness.quantize.control_flow import fold_control_flow
 from harness.quantize.external import scratch
 from harness.quantize.graph import read_model
@@ -63,7 +64,7 @@ def prepare_model(model: ModelProto, what: str) -> Prepared:
     if unrolled := unroll(copy):
         copy = infer_types(copy)
     folding.remove_unread(copy)
-    folded = fold_affine(copy)
+    folded = one_form(copy) | fold_affine(copy)
     return Prepared(infer_types(copy), removed, folded, unrolled)
 
 
