@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from harness.errors import UserError
+from harness.quantize.external import is_light
 from harness.quantize.graph import Graph, drop_unused_initializers, set_initializer, subgraphs
-from harness.quantize.runtime import RUNTIME_ERRORS
+from harness.quantize.runtime import open_session, run_session
 
 #: A folded constant may not grow the file: results above this size stay computed at run time.
 MAX_FOLDED_ELEMENTS = 1 << 20
@@ -76,22 +77,25 @@ def fold_constants(model: ModelProto) -> None:
         known.update(name for name in node.output if name)
     if not foldable:
         return
-    values = _evaluate(model, foldable)
     sizes = {name: int(np.prod(tensor.dims)) for name, tensor in graph.initializers.items()}
-    done: set[str] = set()
-    for node in foldable:
-        # A weight that is transposed or scaled is as large as before; a table made from its shape is not.
-        room = max([MAX_FOLDED_ELEMENTS, *(sizes.get(name, 0) for name in node.input)])
-        made = {name: values[name] for name in node.output if name and name in values}
-        if made and sum(value.size for value in made.values()) <= room:
-            done.update(made)
-            sizes |= {name: value.size for name, value in made.items()}
-    folded = [node for node in foldable if all(not name or name in done for name in node.output)]
-    gone = {id(node) for node in folded}
-    for node in folded:
-        for name in node.output:
-            if name:
-                set_initializer(model, name, values[name])
+    gone: set[int] = set()
+    # The results of a large network's constants are not held all at once.
+    for nodes in [[node] for node in foldable] if is_light(model) else [foldable]:
+        values = _evaluate(model, nodes)
+        done: set[str] = set()
+        for node in nodes:
+            # A weight that is transposed or scaled is as large as before; a table made from its shape is not.
+            room = max([MAX_FOLDED_ELEMENTS, *(sizes.get(name, 0) for name in node.input)])
+            made = {name: values[name] for name in node.output if name and name in values}
+            if made and sum(value.size for value in made.values()) <= room:
+                done.update(made)
+                sizes |= {name: value.size for name, value in made.items()}
+        folded = [node for node in nodes if all(not name or name in done for name in node.output)]
+        gone |= {id(node) for node in folded}
+        for node in folded:
+            for name in node.output:
+                if name:
+                    set_initializer(model, name, values[name])
     _replace_nodes(model, [node for node in model.graph.node if id(node) not in gone])
 
 
@@ -110,12 +114,9 @@ def _evaluate(model: ModelProto, nodes: list[NodeProto]) -> dict[str, NDArray[An
         opset_imports=model.opset_import,
         ir_version=model.ir_version,
     )
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return dict(zip(wanted, session.run(wanted, {}), strict=True))
-    except RUNTIME_ERRORS:
+        return dict(zip(wanted, run_session(open_session(part, "constants"), {}, "constants", wanted), strict=True))
+    except UserError:
         return {}  # left as they are: the network still computes them itself
 
 

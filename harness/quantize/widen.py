@@ -90,7 +90,7 @@ class _Types:
 
     def _fits(self, name: str) -> bool:
         """Whether a constant survives: a double can lie beyond float32."""
-        if not self.graph.is_constant(name):
+        if not self.graph.is_constant(name) or self.graph.element_type(name) != TensorProto.DOUBLE:
             return True
         value = self.graph.array(name).astype(np.float64)
         return bool((np.abs(value[np.isfinite(value)]) <= np.finfo(np.float32).max).all())
