@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from harness.errors import UserError
 from harness.job import Job, job_from_mapping, load_job
 from harness.quantize import Quantizer as Session
 from harness.quantize.validation import MetricFunction, ValidationResult
+from harness.runs.bench import Bench, open_bench
 from harness.runs.engine import Run, execute_job
 from harness.runs.observer import Observer
 from harness.runs.profile import find_profile
@@ -93,6 +95,23 @@ class Quantizer(Session):
             profile=profile,
             out=None if out is None else Path(out),
         )
+
+    @contextmanager
+    def _board(self, target: str | Target, lab: str | PathLike[str] | Lab | None, *, timed: bool) -> Iterator[Bench]:
+        """A connection to a board, held alone, for a sweep over variants.
+
+        Raises:
+            UserError: no such target, or a stand-in where times are wanted.
+            BoardError: it cannot be reached.
+        """
+        where, file = _find_target(target, lab)
+        # One sample, or what the network takes at a time: what an inference is timed on.
+        sample = next(iter(self._calibrated().kept), None)
+        with open_bench(where, file, sample=sample) as bench:
+            if timed and not bench.timed:
+                msg = f"{where.name}: a stand-in has no times that could decide; name a real board, or leave target out"
+                raise UserError(msg)
+            yield bench
 
     def _here(self, metrics: Sequence[str | MetricFunction]) -> list[str | MetricFunction]:
         """The metrics as functions of the first output, so that a name means here what it means on a board."""

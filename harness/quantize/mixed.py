@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.quantize.calibrator import Calibration
 from harness.quantize.feed import Batch
-from harness.quantize.fidelity import Score
+from harness.quantize.fidelity import Runner, Score
 from harness.quantize.journal import Journal
 from harness.quantize.quantizer import QuantizedModel
 from harness.quantize.sensitivity import LayerCost, Progress, journal_key, rank
@@ -23,6 +24,8 @@ from harness.quantize.variants import Variants, recipe_of
 
 #: Gains closer than this are equal even where the samples say no error: as much as a correction must bring to be kept.
 _LEAST_NOISE_DB = 0.1
+#: Layers that a one-line note names; `float_layers` has them all.
+_NAMED = 6
 
 
 class Kind(StrEnum):
@@ -52,7 +55,7 @@ class Goal:
         if self.kind is Kind.AGREEMENT and not 0 <= self.value <= 1:
             msg = f"agreement target {self.value:g}: it is a share; give 0 … 1 (0.99 for 99 %)"
             raise UserError(msg)
-        if self.value != self.value:
+        if isnan(self.value):
             msg = f"{self.kind} target: not a number"
             raise UserError(msg)
 
@@ -171,6 +174,14 @@ class NetworkTimer(Protocol):
         """How much longer than the all-int8 network the candidate takes per inference, ms."""
 
 
+class Board(Runner, NetworkTimer, Protocol):
+    """A board that runs variants and, unless it is a stand-in, times them."""
+
+    @property
+    def timed(self) -> bool:
+        """Whether its times mean anything."""
+
+
 #: Layer → what leaving it in float costs, ms: measured before, computed on demand, or timed with real networks.
 Latency = Mapping[str, float] | Callable[[str], float] | NetworkTimer
 
@@ -197,9 +208,10 @@ def mixed_precision(
     """Write the network with the fewest layers in float that meets a goal.
 
     The layers are ranked by `sensitivity`; the shortest head of that list with which the network meets the goal is
-    found by doubling and bisection; then each layer of it, the least sensitive first, is tried in int8 again. Every
-    network on the way is made by `quantize` and run on the held-back samples. The result is the smallest set that this
-    finds; trying all sets would take 2^layers networks. The same input gives the same result.
+    found by doubling and bisection; then each layer of it, the least sensitive first, is tried in int8 again. The same
+    is done with the layers ranked by what each costs alone, and the smaller set is taken. Every network on the way is
+    made by `quantize` and run on the held-back samples. The result is the smallest set that this finds; trying all sets
+    would take 2^layers networks. The same input gives the same result.
 
     Args:
         model: the float network.
@@ -244,7 +256,7 @@ def mixed_precision(
         if not search.met(()):
             journal = None if resume is None else Journal(resume, journal_key(recipe))
             ranking = rank(variants, processes, journal, progress)
-            most = len(ranking) if most_float is None else most_float
+            most = len(ranking) if most_float is None else min(most_float, len(ranking))
             chosen = search.smallest(ranking, costs, most)
         written = variants.write(chosen, out)
         # The file that was written is what the promise is about, not the one tried on the way.
@@ -262,7 +274,7 @@ def mixed_precision(
             met,
             variants.yardstick.samples,
             tuple(ranking),
-            dict(costs.known),
+            {layer: cost for layer, cost in costs.known.items() if isfinite(cost)},
             note,
         )
 
@@ -275,7 +287,8 @@ def _note(goal: Goal, achieved: float, chosen: Sequence[str], layers: int, sampl
         return f"target met with every layer int8: {reached}"
     if len(chosen) == layers:
         return f"target met only with all {layers} layers float: {reached}"
-    return f"target met with {len(chosen)} of {layers} layers float ({', '.join(chosen)}): {reached}"
+    named = ", ".join(chosen[:_NAMED]) + (f" and {len(chosen) - _NAMED} more" if len(chosen) > _NAMED else "")
+    return f"target met with {len(chosen)} of {layers} layers float ({named}): {reached}"
 
 
 class _Costs:
@@ -337,19 +350,25 @@ class _Search:
 
     def smallest(self, ranking: Sequence[LayerCost], costs: _Costs, most: int) -> tuple[str, ...]:
         """The smallest set found, most sensitive first; where nothing meets the goal, the best that was tried."""
-        order = [cost.layer for cost in ranking]
-        # What the ranking measured may meet the goal at once: any single layer is the smallest set there is.
-        length = self._head(order, min(most, len(order)))
-        if length and costs.given:
-            order = self._by_latency(ranking, length, costs)
-            length = self._head(order, min(most, len(order)))
+        # What a layer gains and what it costs alone rank layers differently where errors cancel or add up.
+        alone = sorted(ranking, key=lambda cost: float("inf") if cost.alone_db is None else cost.alone_db)
+        first = self._pruned(self._by_latency(ranking, costs, most), most)
+        second = self._pruned([cost.layer for cost in alone], most)
+        found = [layers for layers in (first, second) if layers is not None]
+        if found:
+            return min(found, key=len)  # of two, the first: the order that latency had a say in
+        best = max(self.path, key=lambda step: (self._goal.better(step.figure), -len(step.layers)))
+        return best.layers
+
+    def _pruned(self, order: Sequence[str], most: int) -> tuple[str, ...] | None:
+        """The shortest head of the list that meets the goal, without the layers that can be int8 after all."""
+        length = self._head(order, most)
         if not length:
-            best = max(self.path, key=lambda step: (self._goal.better(step.figure), -len(step.layers)))
-            return best.layers
-        chosen = order[:length]
+            return None
+        chosen = list(order[:length])
         for layer in reversed(order[:length]):
             without = [name for name in chosen if name != layer]
-            if self.met(without):
+            if without and self.met(without):
                 chosen = without
         return tuple(chosen)
 
@@ -368,15 +387,17 @@ class _Search:
                 low = middle
         return high
 
-    def _by_latency(self, ranking: Sequence[LayerCost], length: int, costs: _Costs) -> list[str]:
-        """The order with ties decided by latency, for the ties that touch the first `length` layers."""
-        order: list[str] = []
+    def _by_latency(self, ranking: Sequence[LayerCost], costs: _Costs, most: int) -> list[str]:
+        """The order of gains, with ties decided by latency where they touch the head that meets the goal."""
+        order = [cost.layer for cost in ranking]
+        length = self._head(order, most) if costs.given else 0
+        decided: list[str] = []
         for group in ties(ranking):
             names = [cost.layer for cost in group]
-            if len(group) > 1 and len(order) < length:
+            if len(group) > 1 and len(decided) < length:
                 names.sort(key=costs.of)  # stable: equal costs stay in order of gain
-            order.extend(names)
-        return order
+            decided.extend(names)
+        return decided
 
 
 def ties(ranking: Sequence[LayerCost]) -> list[list[LayerCost]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,11 +15,10 @@ from harness.data import Batch, DataSpec, InputSpec, Preprocess, network_inputs,
 from harness.errors import UserError
 from harness.quantize.calibrator import Calibration, calibrate
 from harness.quantize.dynamic_range import DynamicRange, Scheme, of_stats, of_values
-from harness.quantize.fidelity import Runner
 from harness.quantize.graph import Graph, read_model, sha256_of
 from harness.quantize.layer_error import layer_errors
 from harness.quantize.learnables import learnables
-from harness.quantize.mixed import Latency, MixedPrecision, goal_of, mixed_precision
+from harness.quantize.mixed import Board, Latency, MixedPrecision, goal_of, mixed_precision
 from harness.quantize.placement import Layers
 from harness.quantize.preparation import prepare_model
 from harness.quantize.quantizer import QuantizedModel, quantize
@@ -138,6 +138,8 @@ class Quantizer:
         processes: int = 1,
         resume: str | Path | None = None,
         progress: Progress | None = None,
+        target: Any = None,  # noqa: ANN401 (what a board is, harness.Quantizer knows)
+        lab: Any = None,  # noqa: ANN401
     ) -> QuantizedModel:
         """Write the int8 network; with a target, the one with the fewest layers in float that meets it.
 
@@ -153,32 +155,45 @@ class Quantizer:
             accuracy_target: what the metric may lose against the float network, points; needs labels.
             metric: `accuracy_top<K>` or a function of (first output, labels).
             most_float, latency, processes, resume, progress: see `harness.quantize.mixed.mixed_precision`.
+            target: a real board of the lab, by name or as it is: of layers that gain the same, the one that costs least
+                time there stays float. Timed in ABBA blocks, one network beside the all-int8 one.
+            lab: a lab file or a `Lab`; None: ./targets.yaml.
 
         Returns:
-            the network; its last note says whether the target was met, and `self.mixed` everything else.
+            the network; its last note says whether the target figure was met, and `self.mixed` everything else.
+
+        Raises:
+            UserError: bad input, or the target is a stand-in, which has no times.
+            BoardError: the board failed.
         """
         self._unchanged()
         goal = goal_of(sqnr_target, agreement_target, accuracy_target)
         batches, labels = (None, None) if held_back is None else samples_of(self._stream(held_back, preprocess))
-        if goal is not None:
-            self.mixed = mixed_precision(
-                self.model,
-                self._calibrated(),
-                environment=self.environment,
-                goal=goal,
-                out=Path(out),
-                held_back=batches,
-                labels=labels,
-                metric=metric,
-                method=method,
-                exclude=exclude,
-                options={"overrides": overrides} if overrides else None,
-                latency=latency,
-                most_float=most_float,
-                processes=processes,
-                resume=None if resume is None else Path(resume),
-                progress=progress,
+        if target is not None and (goal is None or latency is not None):
+            msg = (
+                "target: a board times layers for sqnr_target, agreement_target or accuracy_target, in place of latency"
             )
+            raise UserError(msg)
+        if goal is not None:
+            with nullcontext(latency) if target is None else self._board(target, lab, timed=True) as costs:
+                self.mixed = mixed_precision(
+                    self.model,
+                    self._calibrated(),
+                    environment=self.environment,
+                    goal=goal,
+                    out=Path(out),
+                    held_back=batches,
+                    labels=labels,
+                    metric=metric,
+                    method=method,
+                    exclude=exclude,
+                    options={"overrides": overrides} if overrides else None,
+                    latency=costs,
+                    most_float=most_float,
+                    processes=processes,
+                    resume=None if resume is None else Path(resume),
+                    progress=progress,
+                )
             self.quantized = self.mixed.quantized
             return self.quantized
         self.mixed = None
@@ -206,7 +221,8 @@ class Quantizer:
         processes: int = 1,
         resume: str | Path | None = None,
         progress: Progress | None = None,
-        runner: Runner | None = None,
+        target: Any = None,  # noqa: ANN401 (what a board is, harness.Quantizer knows)
+        lab: Any = None,  # noqa: ANN401
     ) -> pd.DataFrame:
         """Rank the int8 layers by what each costs, worst first; see `harness.quantize.sensitivity.sensitivity`.
 
@@ -214,26 +230,33 @@ class Quantizer:
             held_back: data to measure on, in any form that `validate` takes; 16 samples tell an SQNR well enough.
                 None: the few that the calibration remembered.
             preprocess: of named image data.
-            method, metric, exclude, processes, resume, progress, runner: of that function.
+            method, metric, exclude, processes, resume, progress: of that function.
             overrides: of `quantize`.
+            target: a board of the lab, by name or as it is: all networks, the float one too, run there.
+            lab: a lab file or a `Lab`; None: ./targets.yaml.
+
+        Raises:
+            UserError: bad input.
+            BoardError: the board failed; what the journal holds is kept.
         """
         self._unchanged()
         batches, labels = (None, None) if held_back is None else samples_of(self._stream(held_back, preprocess))
-        return sensitivity(
-            self.model,
-            self._calibrated(),
-            environment=self.environment,
-            method=method,
-            held_back=batches,
-            labels=labels,
-            metric=metric,
-            exclude=exclude,
-            options={"overrides": overrides} if overrides else None,
-            processes=processes,
-            resume=None if resume is None else Path(resume),
-            progress=progress,
-            runner=runner,
-        )
+        with nullcontext() if target is None else self._board(target, lab, timed=False) as runner:
+            return sensitivity(
+                self.model,
+                self._calibrated(),
+                environment=self.environment,
+                method=method,
+                held_back=batches,
+                labels=labels,
+                metric=metric,
+                exclude=exclude,
+                options={"overrides": overrides} if overrides else None,
+                processes=processes,
+                resume=None if resume is None else Path(resume),
+                progress=progress,
+                runner=runner,
+            )
 
     def layer_errors(
         self, data: str | Path | DataSpec | Iterable[Any], preprocess: Preprocess | None = None, *, local: bool = True
@@ -305,6 +328,15 @@ class Quantizer:
             raise UserError(msg)
         quantizer.calibration = calibration
         return quantizer
+
+    def _board(self, target: Any, lab: Any, *, timed: bool) -> AbstractContextManager[Board]:  # noqa: ANN401, ARG002
+        """A connection to a board, for a sweep over variants; `harness.Quantizer` makes one.
+
+        Raises:
+            UserError: this class knows no boards.
+        """
+        msg = f"target {target!r}: this class knows no boards; use harness.Quantizer, or leave target=None"
+        raise UserError(msg)
 
     def _calibrated(self) -> Calibration:
         if self.calibration is None:
