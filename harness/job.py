@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from harness.data import DataSpec, Preprocess, PreprocessFile, import_function, is_function_spec, locate_source
+from harness.data.network_files import network_digest
 from harness.data.opening import DEFAULT_CALIBRATION
 from harness.errors import UserError
 from harness.yamlfile import Document, FileModel, parse_yaml, read_yaml, validate
@@ -131,7 +132,7 @@ class Job:
         del plain["path"]
         for name in ("model", "quantized"):
             if name in plain:
-                plain[name] = _file_digest(Path(plain[name]))
+                plain[name] = network_digest(Path(plain[name]))
         plain["data"]["source"] = Path(self.data.source).name
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
@@ -299,11 +300,3 @@ def _existing(document: Document, name: str, text: str, base: Path) -> Path:
     if not path.is_file():
         raise document.error((name,), f"{name}: no file {path}; paths are relative to the job file")
     return path
-
-
-def _file_digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); restore it") from None

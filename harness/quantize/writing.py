@@ -18,6 +18,7 @@ from harness.data import network_files
 from harness.data.network_files import Region, is_outside, refer, region_of
 from harness.data.wire import GRAPH_OF_MODEL, INITIALIZER_OF_GRAPH, RAW_DATA_OF_TENSOR, around, header
 from harness.errors import UserError
+from harness.quantize import external
 
 _PIECE_BYTES = 1 << 20
 #: A page: readers map the data file, and mappings begin at pages.
@@ -81,6 +82,30 @@ def write_model(model: ModelProto, out: Path) -> None:
         out.unlink(missing_ok=True)
     with _replaced(out) as stream:
         stream.write(light.SerializeToString(deterministic=True))
+
+
+def as_single_file(path: Path, out: Path) -> Path:
+    """The path of a network as a single file, as agents take it.
+
+    Args:
+        path: any network.
+        out: where the single file is written, when the network has data files.
+
+    Raises:
+        UserError: the network is above 2 GB.
+    """
+    if not network_files.data_files(path):
+        return path
+    model = external.settle(network_files.read_light(path), str(path))
+    if not fits_single_file(model):
+        size = single_file_bytes(model) / 1e9
+        msg = (
+            f"{path}: {size:.1f} GB cannot travel to an agent (single files end at 2 GB); "
+            "quantize and validate it on this machine: `quantrig quantize`"
+        )
+        raise UserError(msg)
+    write_model(model, out)
+    return out
 
 
 def _append(tensor: TensorProto, stream: BinaryIO, data_file: Path) -> None:

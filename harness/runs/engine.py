@@ -189,7 +189,7 @@ def _work(plan: Plan, store: Store, observer: Observer, stop: threading.Event) -
     open_targets = [target for target in plan.targets if before[target.name].status != "done"]
     if not open_targets:
         return list(before.values())
-    float_file = network_file(plan.job.model)
+    float_file = network_file(plan.job.model, _artifacts(plan))
     quantized = _quantize_all(plan, before, observer, stop, {target.environment for target in open_targets})
     if stop.is_set():
         raise Interrupted(plan.run_id)
@@ -244,6 +244,13 @@ def _in_parallel(tasks: Sequence[TargetTask], stop: threading.Event) -> None:
         raise Interrupted
 
 
+def _artifacts(plan: Plan) -> Path:
+    """The folder of networks that were made for a run."""
+    folder = plan.out / "artifacts"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def _quantize_all(
     plan: Plan,
     before: Mapping[str, TargetRecord],
@@ -252,8 +259,7 @@ def _quantize_all(
     environments: set[str],
 ) -> dict[str, tuple[NetworkFile, QuantizedRecord]]:
     made: dict[str, tuple[NetworkFile, QuantizedRecord]] = {}
-    folder = plan.out / "artifacts"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _artifacts(plan)
     for environment in plan.environments:
         if environment not in environments:
             continue
@@ -262,7 +268,7 @@ def _quantize_all(
             (r.quantized for r in before.values() if r.environment == environment and r.quantized is not None), None
         )
         if known is not None and path.exists() and digest_of(path) == known.digest:
-            made[environment] = (network_file(path, known.disabled_optimizers), known)
+            made[environment] = (network_file(path, folder, known.disabled_optimizers), known)
             continue
 
         def progress(done: int, total: int, environment: str = environment) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from harness.data import DataSet
-from harness.errors import UserError
+from harness.data.network_files import network_digest
 from harness.job import Job
 from harness.quantize import QuantizedModel, calibrate, describe_own, learnable_memory_bytes, quantize
+from harness.quantize.writing import as_single_file
 from harness.record import QuantizedRecord
 from harness.runs.samples import Array, feeds
 
@@ -46,21 +46,21 @@ class Feeds(Protocol):
 
 
 def digest_of(path: Path) -> str:
-    """sha256 of a file, lower-case hex.
+    """sha256 of a network, its data files included, lower-case hex.
 
     Raises:
         UserError: it cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        message = f"{path}: cannot be read ({error.strerror}); check `model:` in the job file"
-        raise UserError(message) from error
+    return network_digest(path)
 
 
-def network_file(path: Path, disabled_optimizers: Sequence[str] = ()) -> NetworkFile:
-    """Measure a network file."""
+def network_file(path: Path, folder: Path, disabled_optimizers: Sequence[str] = ()) -> NetworkFile:
+    """A network as it travels: its file, or one written to `folder` where the network has data files.
+
+    Raises:
+        UserError: it is above the 2 GB of a single file.
+    """
+    path = as_single_file(path, folder / f"{path.stem}.single.onnx")
     return NetworkFile(
         path, digest_of(path), path.stat().st_size, learnable_memory_bytes(path), tuple(disabled_optimizers)
     )
@@ -103,10 +103,10 @@ def quantize_for(
         model = describe_own(job.quantized)
     else:
         model = _quantize(job, environment, feeds_of, calibration, out=out, progress=progress)
-    file = network_file(model.path, model.disabled_optimizers)
+    file = network_file(model.path, out.parent, model.disabled_optimizers)
     record = QuantizedRecord(
         environment=environment,
-        digest=model.digest,
+        digest=file.digest,
         method=model.method,
         quantized_layers=model.quantized_layers,
         kept_float=tuple(model.kept_float),
