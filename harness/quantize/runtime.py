@@ -34,8 +34,9 @@ Feed = Mapping[str, NDArray[Any]]
 
 
 def default_threads() -> int:
-    """Threads for host work: two at most, as the boards' agents share the machine."""
-    return min(2, os.cpu_count() or 1)
+    """Threads for host work: two at most, as the boards' agents share the machine; one where only one may be used."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(2, usable)
 
 
 def open_session(
