@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 from PIL import Image
 
 from harness.data.arrays import load_npz
 from harness.data.folder import Listing, list_folder
 from harness.data.images import ImagePipeline
 from harness.data.inputs import InputSpec
+from harness.data.network_files import load_structure
 from harness.data.preprocess import Preprocess
 
 #: Images looked at to learn their size.
@@ -152,7 +152,7 @@ def _offset(labels: np.ndarray[tuple[int, ...], np.dtype[np.int64]], classes: in
 
 def _classes(model: Path) -> int | None:
     """How many classes the first output tells apart, None when its shape does not say."""
-    output = onnx.load(str(model), load_external_data=False).graph.output[0]
+    output = load_structure(model)[0].graph.output[0]
     sizes = [dim.dim_value for dim in output.type.tensor_type.shape.dim][1:]
     large = [size for size in sizes if size != 1]
     return large[0] if len(large) == 1 and large[0] > 1 else None

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError
 
+from harness.data.network_files import load_structure
 from harness.errors import UserError
 
 
@@ -96,7 +97,7 @@ def _read_graph(model: Path) -> onnx.GraphProto:
     if not model.is_file():
         raise UserError(f"{model}: no such file; give the path of an .onnx file")
     try:
-        proto = onnx.load(str(model), load_external_data=False)
+        proto, _ = load_structure(model)
     except (DecodeError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(

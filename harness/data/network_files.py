@@ -96,17 +96,27 @@ def read_light(path: Path) -> ModelProto:
     return model
 
 
-def _parsed(path: Path) -> ModelProto:
-    left_out: dict[int, tuple[int, int]] = {}
+def load_structure(path: Path) -> tuple[ModelProto, dict[int, tuple[int, int]]]:
+    """A network as it stands in its file, without the large tensors of a large file; data files are not looked at.
+
+    Returns:
+        the network, and index of an initializer → (first byte, length in the file) of the values it lacks.
+
+    Raises:
+        DecodeError, ValueError, RuntimeError: no network.
+    """
     if path.stat().st_size < LARGE_NETWORK_BYTES:
-        model = onnx.load(str(path), load_external_data=False)
-    else:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-            memoryview(mapped) as data,
-        ):
-            model, left_out = split_model(data, SMALL_TENSOR_BYTES)
+        return onnx.load(str(path), load_external_data=False), {}
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+        memoryview(mapped) as data,
+    ):
+        return split_model(data, SMALL_TENSOR_BYTES)
+
+
+def _parsed(path: Path) -> ModelProto:
+    model, left_out = load_structure(path)
     for tensor in tensors_of(model):
         if is_outside(tensor):
             refer(tensor, _located(path, tensor))
