@@ -6,10 +6,12 @@ Formulas and the order of gates are those of the ONNX operators LSTM, GRU and RN
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from harness.quantize.graph import Graph, drop_unused_initializers
+from harness.quantize.graph import Graph, drop_unused_initializers, subgraphs
 from harness.quantize.marks import float_mark, mark_float
 from harness.quantize.recurrent.cell import GATES, Direction, Layer, constant_weights, read_layer
 from harness.quantize.recurrent.writer import Writer
@@ -17,6 +19,9 @@ from harness.quantize.recurrent.writer import Writer
 #: A step is a dozen nodes: beyond this, calling them costs more than int8 products save.
 MAX_STEPS = 32
 GATES_FLOAT = "gates and state of a recurrent layer: rounding them would add up from step to step"
+STATE_OUT = "takes a recurrent layer's state out of the network, to be fed back: its rounding would add up"
+#: What does work of its own between a state and an output: the output is then a result and not the state.
+_WORKING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", *GATES})
 
 
 def unroll(model: ModelProto) -> dict[str, tuple[str, ...]]:
@@ -53,7 +58,28 @@ def unroll(model: ModelProto) -> dict[str, tuple[str, ...]]:
     del model.graph.node[:]
     model.graph.node.extend(copies)
     drop_unused_initializers(model)
+    _mark_state_outputs(Graph(model), written)
     return written
+
+
+def _mark_state_outputs(graph: Graph, written: Mapping[str, tuple[str, ...]]) -> None:
+    """Mark what stands between a layer's results and the network's outputs, where nothing else comes of it."""
+    parts = {name for names in written.values() for name in names}
+    working = {node.name for node in graph.nodes if node.op_type in _WORKING or any(True for _ in subgraphs(node))}
+    leads_to_work: set[str] = set()
+    for node in reversed(graph.nodes):
+        readers = [use.node.name for name in node.output for use in graph.uses.get(name, ())]
+        seen_inside = any(name in graph.read_in_bodies for name in node.output)
+        if seen_inside or any(name in working or name in leads_to_work for name in readers):
+            leads_to_work.add(node.name)
+    reached = set(parts)
+    for node in graph.nodes:
+        makers = [graph.producer[name].name for name in node.input if name in graph.producer]
+        if node.name in reached or node.name in working or not any(name in reached for name in makers):
+            continue
+        reached.add(node.name)
+        if node.name not in leads_to_work and float_mark(node) is None:
+            mark_float(node, STATE_OUT)
 
 
 def _written(graph: Graph, layer: Layer) -> list[NodeProto]:
@@ -121,9 +147,9 @@ class _Steps:
         if name is None:
             return None
         if len(self.layer.directions) == 1:
-            return self.writer.add("Squeeze", [name, self.writer.integers(0)], role)
+            return self.writer.gate("Squeeze", [name, self.writer.integers(0)], role)
         at = self.writer.constant(np.array(self.index, np.int64), f"constants/{self.index}")
-        return self.writer.add("Gather", [name, at], f"{self.prefix}{role}", axis=0)
+        return self.writer.gate("Gather", [name, at], f"{self.prefix}{role}", axis=0)
 
     def _projected(self) -> list[str]:
         """W·x + b of each step, [N, gates x hidden]; both biases where they only add up."""

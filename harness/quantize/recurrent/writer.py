@@ -48,9 +48,9 @@ class Writer:
         """A node that rule books judge; returns the tensor it makes."""
         return self.several(op, inputs, role, 1, **attributes)[0]
 
-    def gate(self, op: str, inputs: list[str], role: str) -> str:
+    def gate(self, op: str, inputs: list[str], role: str, **attributes: Any) -> str:  # noqa: ANN401 - ONNX's own
         """A node of gates or state, which stays float."""
-        name = self.add(op, inputs, role)
+        name = self.add(op, inputs, role, **attributes)
         mark_float(self.nodes[-1], self.reason)
         return name
 
