@@ -19,6 +19,30 @@ NEEDED_OPSET = 13
 #: The IR version that came with opset 13; from IR 4 on, initializers need not be inputs.
 NEEDED_IR = 7
 
+#: Above it ONNX Runtime 1.31.1 fails to load signed int8 networks on x86: its optimizer changes a QuantizeLinear from
+#: int8 to uint8 and leaves `output_dtype`, an attribute since 21, at int8. Runtimes on boards read it since 1.17.
+COMMON_OPSET = 20
+
+#: Element types that every operator of those opsets that takes numbers of the kind takes.
+_COMMON_TYPES = frozenset(
+    {
+        TensorProto.UNDEFINED,
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+        TensorProto.DOUBLE,
+        TensorProto.BOOL,
+        TensorProto.STRING,
+        TensorProto.INT8,
+        TensorProto.INT16,
+        TensorProto.INT32,
+        TensorProto.INT64,
+        TensorProto.UINT8,
+        TensorProto.UINT16,
+        TensorProto.UINT32,
+        TensorProto.UINT64,
+    }
+)
+
 _AXIS_REDEFINED = ("Softmax", "LogSoftmax")
 
 
@@ -39,8 +63,8 @@ def separate_constants(model: ModelProto) -> None:
 def lift(model: ModelProto, what: str) -> ModelProto:
     """The network at opset ≥ 13 and IR ≥ 7, functions inlined, constants dense; otherwise as it was.
 
-    An opset or IR newer than the runtime's is declared as the newest that it reads, where no operator in the
-    network has changed since.
+    An opset above `COMMON_OPSET` is declared as that, or as the runtime's newest, where the network's operators
+    mean the same there; an IR version above the runtime's as the runtime's.
 
     Raises:
         UserError: the converter has no rule for one of its operators, or changes what the network takes or returns.
@@ -51,7 +75,7 @@ def lift(model: ModelProto, what: str) -> ModelProto:
     if opset and opset < NEEDED_OPSET:
         model = _convert(model, opset, what)
     separate_constants(model)
-    _declare_readable(model)
+    _declare_common(model)
     model.ir_version = min(max(model.ir_version, NEEDED_IR), newest_ir())
     return model
 
@@ -134,23 +158,73 @@ def _inline(model: ModelProto, what: str) -> ModelProto:
         raise UserError(msg) from error
 
 
-def _declare_readable(model: ModelProto) -> None:
-    """Declare the newest opset that the runtime reads, where the network's own is newer and means the same."""
-    newest = newest_opset()
-    if not newest < default_opset(model) <= onnx.defs.onnx_opset_version():
-        return
+def _declare_common(model: ModelProto) -> None:
+    """Declare opset `COMMON_OPSET` where the network is newer and means the same there, else the runtime's newest.
+
+    Since then most operators were only allowed more element types.
+    """
+    opset = default_opset(model)
+    if opset > onnx.defs.onnx_opset_version():
+        return  # what such operators mean is not known here
+    for target in (COMMON_OPSET, newest_opset()):
+        if opset > target and not _rare_types(model) and _same_meaning(model, opset, target):
+            for entry in model.opset_import:
+                if entry.domain in {"", "ai.onnx"}:
+                    entry.version = target
+            return
+
+
+def _rare_types(model: ModelProto) -> bool:
+    """Whether element types occur (bfloat16, four-bit integers, …) that operators learned one by one."""
+    graph = model.graph
+    kinds = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output, *graph.value_info)}
+    for node in _nodes(graph):
+        for entry in node.attribute:
+            if entry.name in {"to", "dtype"}:
+                kinds.add(entry.i)
+            elif entry.type == onnx.AttributeProto.TENSOR:
+                kinds.add(entry.t.data_type)
+    for inner in _graphs(graph):
+        kinds |= {tensor.data_type for tensor in inner.initializer}
+    return not kinds <= _COMMON_TYPES
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    yield graph
+    for node in graph.node:
+        for body in subgraphs(node):
+            yield from _graphs(body)
+
+
+def _same_meaning(model: ModelProto, opset: int, target: int) -> bool:
+    """Whether each operator has the same inputs, outputs and attributes in both opsets, as far as nodes use them."""
     for node in _nodes(model.graph):
         if node.domain not in {"", "ai.onnx"}:
             continue
         try:
-            schema = onnx.defs.get_schema(node.op_type, default_opset(model), "")
+            now = onnx.defs.get_schema(node.op_type, opset, "")
+            then = onnx.defs.get_schema(node.op_type, target, "")
         except onnx.defs.SchemaError:
-            return
-        if schema.since_version > newest:
-            return
-    for entry in model.opset_import:
-        if entry.domain in {"", "ai.onnx"}:
-            entry.version = newest
+            return False
+        if now.since_version == then.since_version:
+            continue
+        known = all(entry.name in then.attributes for entry in node.attribute)
+        if node.op_type in _REDEFINED or not known or _signature(now, then) != _signature(then, then):
+            return False
+    return True
+
+
+#: Same inputs and outputs, another meaning: since 21 scale and bias are per channel and no longer per group.
+_REDEFINED = frozenset({"GroupNormalization"})
+
+
+def _signature(schema: onnx.defs.OpSchema, like: onnx.defs.OpSchema) -> object:
+    """Names of inputs and outputs, and the defaults of those attributes that `like` has."""
+    attributes = {
+        name: schema.attributes[name].default_value.SerializeToString() if name in schema.attributes else None
+        for name in like.attributes
+    }
+    return [(port.name, port.option) for port in (*schema.inputs, *schema.outputs)], attributes
 
 
 @functools.cache

@@ -17,6 +17,8 @@ from harness.quantize.runtime import open_session, run_session, sqnr_db, with_ou
 #: More samples than this sharpen the estimate of an SQNR by less than a method differs from the next.
 MAX_SAMPLES = 16
 _SQUASHING = frozenset({"Softmax", "LogSoftmax"})
+#: What stands behind the scores of a half-precision network, or of one that returns labels.
+_BEHIND_SCORES = MOVERS | _SQUASHING | {"Cast", "ArgMax"}
 
 
 def scored_tensors(graph: Graph) -> tuple[str, ...]:
@@ -24,14 +26,21 @@ def scored_tensors(graph: Graph) -> tuple[str, ...]:
     names = []
     for output in graph.outputs:
         name = output
-        while (node := graph.producer.get(name)) is not None and node.op_type in MOVERS | _SQUASHING:
+        while (node := graph.producer.get(name)) is not None and node.op_type in _BEHIND_SCORES:
             name = node.input[0]
             if node.op_type in _SQUASHING:
                 names.append(name)
                 break
         else:
-            names.append(output)
-    return tuple(dict.fromkeys(name for name in names if graph.element_type(name) in {TensorProto.FLOAT, None}))
+            names.append(output if _is_float(graph, output) else name)
+    return tuple(dict.fromkeys(name for name in names if _is_float(graph, name)))
+
+
+def _is_float(graph: Graph, name: str) -> bool:
+    value = graph.value_info(name)
+    if value is not None and value.type.WhichOneof("value") not in {None, "tensor_type"}:
+        return False  # a sequence, or an optional
+    return graph.element_type(name) in {TensorProto.FLOAT, None}
 
 
 class Scorer:
@@ -65,6 +74,8 @@ class Scorer:
         return float(np.mean(scores)) if scores else 0.0
 
     def _run(self, model: ModelProto, what: str, disabled: Sequence[str]) -> list[NDArray[Any]]:
+        if not self.names:
+            return []  # whole numbers only: nothing to take an SQNR on
         session = open_session(with_outputs(model, self.names, only=True), what, disabled_optimizers=disabled)
         runs = [run_session(session, feed, what, self.names) for feed in self._feeds]
         return [np.concatenate([run[index].reshape(-1) for run in runs]) for index in range(len(self.names))]
