@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from harness.cli.options import Json
+from harness.cli.options import Json, Lab
 from harness.errors import ExitCode, UserError
 
 Model = Annotated[Path, typer.Argument(help="The float network.", metavar="MODEL.onnx")]
@@ -23,8 +23,18 @@ Count = Annotated[int, typer.Option("--samples", min=1, help="How many samples t
 Method = Annotated[str, typer.Option("--method", help="auto, minmax, histogram, entropy, percentile or mse.")]
 Environment = Annotated[str, typer.Option("--environment", help="Whose rules: gpu, cpu, fpga or host.")]
 
-_ENVIRONMENTS = ("gpu", "cpu", "fpga", "host")
-_METHODS = ("auto", "minmax", "histogram", "entropy", "percentile", "mse")
+Processes = Annotated[int, typer.Option("--processes", min=1, help="How many processes measure layers.")]
+JournalFile = Annotated[
+    Path | None,
+    typer.Option("--journal", help="Keep finished layers here; the same command goes on from it.", metavar="FILE"),
+]
+HeldBack = Annotated[
+    int | None,
+    typer.Option("--held-back", min=1, help="How many of the samples measure instead of calibrating.", metavar="N"),
+]
+
+ENVIRONMENTS = ("gpu", "cpu", "fpga", "host")
+METHODS = ("auto", "minmax", "histogram", "entropy", "percentile", "mse")
 
 
 def calibrate(
@@ -46,13 +56,13 @@ def calibrate(
     from harness.cli.model_data import feeds_with_bar, open_model_data
     from harness.quantize import Quantizer
 
-    _choice("--environment", environment, _ENVIRONMENTS)
-    _choice("--method", method, _METHODS)
+    choice("--environment", environment, ENVIRONMENTS)
+    choice("--method", method, METHODS)
     opened = open_model_data(model, data, job, samples)
     quantizer = Quantizer(model, environment=environment)
     with feeds_with_bar("calibrate", opened, quiet=as_json) as feeds:
         table = quantizer.calibrate(feeds, layers=layers, method=method)
-    _write(out, table.to_csv(index=False))
+    write(out, table.to_csv(index=False))
     if as_json:
         typer.echo(table.to_json(orient="records", indent=2))
     else:
@@ -69,19 +79,64 @@ def quantize(
     samples: Count = 100,
     method: Method = "auto",
     exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Leave this layer float.")] = None,
+    sqnr_target: Annotated[
+        float | None, typer.Option("--sqnr-target", help="Leave layers float until this SQNR is met.", metavar="DB")
+    ] = None,
+    agreement_target: Annotated[
+        float | None, typer.Option("--agreement-target", help="The same for top-1 agreement with float, 0 … 1.")
+    ] = None,
+    accuracy_target: Annotated[
+        float | None,
+        typer.Option("--accuracy-target", help="The same for top-1 accuracy: at most so many points lost."),
+    ] = None,
+    held_back: HeldBack = None,
+    processes: Processes = 1,
+    journal: JournalFile = None,
+    target: Annotated[
+        str | None, typer.Option("--target", help="A board whose times decide between layers of equal gain.")
+    ] = None,
+    lab: Lab = None,
     as_json: Json = False,
 ) -> int:
-    """Make the int8 network of one environment."""
+    """Make the int8 network of one environment; with a target figure, the one with the fewest layers in float."""
+    from harness.api import Quantizer
     from harness.cli.model_data import feeds_with_bar, open_model_data
-    from harness.quantize import Quantizer
+    from harness.cli.precision import SQNR_SAMPLES, divide, layers_bar
 
-    _choice("--environment", environment, _ENVIRONMENTS)
-    _choice("--method", method, _METHODS)
-    opened = open_model_data(model, data, job, samples)
+    choice("--environment", environment, ENVIRONMENTS)
+    choice("--method", method, METHODS)
     quantizer = Quantizer(model, environment=environment)
-    with feeds_with_bar("calibrate", opened, quiet=as_json) as feeds:
-        quantizer.calibrate(feeds, layers="needed", method=method)
-    result = quantizer.quantize(out, exclude=list(exclude or []), method=method)
+    targets = (sqnr_target, agreement_target, accuracy_target)
+    if targets == (None, None, None):
+        if (held_back, journal, target) != (None, None, None):
+            raise UserError(
+                "--held-back, --journal and --target serve a target figure; give --sqnr-target DB or another"
+            )
+        opened = open_model_data(model, data, job, samples)
+        with feeds_with_bar("calibrate", opened, quiet=as_json) as feeds:
+            quantizer.calibrate(feeds, layers="needed", method=method)
+        result = quantizer.quantize(out, exclude=list(exclude or []), method=method)
+    else:
+        # A share or a count of labels needs more samples than an SQNR.
+        sampled = divide(model, data, job, samples, held_back or (SQNR_SAMPLES if sqnr_target is not None else None))
+        sampled.calibrate(quantizer, method, quiet=as_json)
+        with layers_bar(quiet=as_json) as progress:
+            result = quantizer.quantize(
+                out,
+                exclude=list(exclude or []),
+                method=method,
+                held_back=sampled.held,
+                sqnr_target=sqnr_target,
+                agreement_target=agreement_target,
+                accuracy_target=accuracy_target,
+                processes=processes,
+                resume=journal,
+                progress=progress,
+                target=target,
+                lab=lab,
+            )
+    mixed = quantizer.mixed
+    code = ExitCode.GOOD if mixed is None or mixed.met else ExitCode.GATE_FAILED
     if as_json:
         listed = {
             "path": str(result.path), "digest": result.digest, "environment": result.environment,
@@ -89,14 +144,20 @@ def quantize(
             "kept_float": [{"layer": layer, "reason": reason} for layer, reason in result.kept_float],
             "notes": list(result.notes),
         }  # fmt: skip
+        if mixed is not None:
+            listed["mixed_precision"] = {
+                "target": str(mixed.goal.kind), "asked": mixed.goal.value, "achieved": mixed.achieved, "met": mixed.met,
+                "samples": mixed.samples, "float_layers": list(mixed.float_layers),
+                "latency_ms": dict(mixed.latency_ms), "networks_tried": len(mixed.path),
+            }  # fmt: skip
         typer.echo(json.dumps(listed, indent=2))
-        return ExitCode.GOOD
+        return code
     typer.echo(f"wrote {out}: {result.quantized_layers} layers int8 by the rules of {environment}, {result.method}")
     for layer, reason in result.kept_float:
         typer.echo(f"  float: {layer}: {reason}")
     for note in result.notes:
         typer.echo(f"  note: {note}")
-    return ExitCode.GOOD
+    return code
 
 
 def inspect(
@@ -115,12 +176,22 @@ def inspect(
     return ExitCode.GOOD
 
 
-def _choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+def choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse what is not among the choices.
+
+    Raises:
+        UserError: naming them.
+    """
     if value not in choices:
         raise UserError(f"{option} {value}: choose one of {', '.join(choices)}")
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Write a file that -o names.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
