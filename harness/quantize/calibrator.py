@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness.errors import UserError
+from harness.quantize.external import scratch
 from harness.quantize.feed import Batch, input_specs, passes
 from harness.quantize.graph import Graph, read_model, sha256_of
 from harness.quantize.observe import ChannelSums, TensorStats
@@ -59,6 +60,7 @@ class Calibration:
         return pd.DataFrame(list(self.rows), columns=list(TABLE_COLUMNS))
 
 
+@scratch()
 def calibrate(
     model: Path,
     batches: Iterable[Batch],

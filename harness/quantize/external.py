@@ -6,6 +6,7 @@ A `ModelProto` holds references to them (`harness.data.network_files`), so copyi
 from __future__ import annotations
 
 import atexit
+import hashlib
 import mmap
 import shutil
 import sys
@@ -161,24 +162,30 @@ class _Scratch:
 
     def __init__(self) -> None:
         self._folder: Path | None = None
-        self._count = 0
+        self._known: dict[bytes, Region] = {}
         self._lock = threading.Lock()
 
     def add(self, value: NDArray[Any]) -> Region:
-        """Write a tensor's bytes."""
+        """Write a tensor's bytes once: the candidates of a network share most of their weights."""
+        content = np.asarray(value, value.dtype.newbyteorder("<"), order="C")
+        digest = hashlib.sha256(content.reshape(-1).view(np.uint8).data).digest()
         with self._lock:
-            try:
-                if self._folder is None:
-                    self._folder = Path(tempfile.mkdtemp(prefix="quantrig-"))
-                path = self._folder / f"{self._count}.bin"
-                self._count += 1
-                with path.open("wb") as file:
-                    np.asarray(value, value.dtype.newbyteorder("<"), order="C").tofile(file)
-            except OSError as error:
-                where = self._folder or tempfile.gettempdir()
-                msg = f"{where}: no room for a large network's tensors ({error.strerror}); set TMPDIR to a larger disk"
-                raise UserError(msg) from error
-        return Region(path, 0, value.nbytes)
+            if digest not in self._known:
+                self._known[digest] = self._write(content)
+            return self._known[digest]
+
+    def _write(self, content: NDArray[Any]) -> Region:
+        try:
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="quantrig-"))
+            path = self._folder / f"{len(self._known)}.bin"
+            with path.open("wb") as file:
+                content.tofile(file)
+        except OSError as error:
+            where = self._folder or tempfile.gettempdir()
+            msg = f"{where}: no room for a large network's tensors ({error.strerror}); set TMPDIR to a larger disk"
+            raise UserError(msg) from error
+        return Region(path, 0, content.nbytes)
 
     def remove(self) -> None:
         """Delete everything."""
@@ -187,6 +194,7 @@ class _Scratch:
                 _residency.forget(self._folder)
                 shutil.rmtree(self._folder, ignore_errors=True)
                 self._folder = None
+                self._known.clear()
 
 
 #: For networks worked on outside any `scratch()`; removed when the process ends.
