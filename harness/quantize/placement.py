@@ -13,7 +13,7 @@ from harness.errors import UserError
 from harness.quantize.graph import Graph
 from harness.quantize.islands import leave_the_end_float, leave_the_islands_float, read_by, readers_of
 from harness.quantize.rulebooks.rules import FixedScale, Kind, Placement, RuleBook
-from harness.quantize.units import QUANTIZED_OPS, Port, Unit, find_units
+from harness.quantize.units import QUANTIZED_OPS, Port, Unit, find_units, part_of_excluded
 
 Layers = Literal["needed", "all"]
 
@@ -60,7 +60,7 @@ class Plan:
 
 
 def make_plan(
-    graph: Graph, rules: RuleBook, exclude: Collection[str] = (), float_outputs: Collection[str] = ()
+    graph: Graph, rules: RuleBook, exclude: Collection[str] = (), mixed_heads: Mapping[str, str] | None = None
 ) -> Plan:
     """Decide what is quantized.
 
@@ -68,13 +68,19 @@ def make_plan(
         graph: a prepared network.
         rules: the environment's rule book.
         exclude: layers to leave in float.
-        float_outputs: int8 layers at the network's end that return float (see `heads`).
+        mixed_heads: last layers whose channels do not fit one scale, with the reason (see `heads`). With weights
+            per channel they multiply integers and return float; with one scale for all weights they stay float.
 
     Raises:
         UserError: an excluded layer does not exist, or the network is quantized already.
     """
     check_quantizable(graph, exclude)
-    units, reasons = find_units(graph, rules, exclude)
+    heads = mixed_heads or {}
+    float_outputs = heads if rules.weight.per_channel else {}
+    units, reasons = find_units(graph, rules, exclude if float_outputs else (*exclude, *heads))
+    for head, reason in heads.items():
+        stays = {name for name, given in reasons.items() if name == head or given == part_of_excluded(head)}
+        reasons |= dict.fromkeys(stays, reason)
     if rules.placement is Placement.INPUTS:
         return _plan_inputs(graph, rules, units, reasons)
     return _plan_outputs(graph, rules, units, reasons, float_outputs)
@@ -105,13 +111,13 @@ def _plan_outputs(
     units = leave_the_end_float(graph, rules, units, reasons)
     units = leave_the_islands_float(graph, units, reasons)
     active = _active_units(units, reasons)
+    active = _without_late_movers(graph, rules, active, reasons, float_outputs)
     readers = readers_of(active)
     unread = {unit.name for unit in active if not read_by(graph, unit, readers)}
     quantized = {port.tensor for unit in active for port in unit.data}
     for unit in active:
         # At the end of the network, float readers take what a layer makes in float, where it can.
-        made_float = unit.kind is Kind.MOVES or unit.op_type in rules.float_at_the_end or unit.name in float_outputs
-        if unit.name not in unread or not made_float:
+        if unit.name not in unread or not (unit.kind is Kind.MOVES or _may_return_float(unit, rules, float_outputs)):
             quantized.update(unit.outputs)
     groups = _Groups(quantized)
     for unit in active:
@@ -169,6 +175,32 @@ def _remarks(rules: RuleBook, units: list[Unit]) -> tuple[str, ...]:
         if names:
             lines.append(f"{op_type} {', '.join(repr(name) for name in names[:3])}{', …' * (len(names) > 3)}: {remark}")
     return tuple(lines)
+
+
+def _may_return_float(unit: Unit, rules: RuleBook, float_outputs: Collection[str]) -> bool:
+    return unit.op_type in rules.float_at_the_end or unit.name in float_outputs
+
+
+def _without_late_movers(
+    graph: Graph, rules: RuleBook, units: list[Unit], reasons: dict[str, str], float_outputs: Collection[str]
+) -> list[Unit]:
+    """Drop movers of a result that its layer returns in float: they would ask for int8 again."""
+    readers = readers_of(units)
+    returned = {
+        name
+        for unit in units
+        if unit.kind is not Kind.MOVES and _may_return_float(unit, rules, float_outputs)
+        if not read_by(graph, unit, readers)
+        for name in unit.outputs
+    }
+    kept: list[Unit] = []
+    for unit in units:
+        if unit.kind is Kind.MOVES and unit.data[0].tensor in returned:
+            returned.update(unit.outputs)
+            reasons |= dict.fromkeys(unit.members, NO_INT8_NEIGHBOUR)
+        else:
+            kept.append(unit)
+    return kept
 
 
 def _active_units(units: list[Unit], reasons: dict[str, str]) -> list[Unit]:

@@ -18,6 +18,7 @@ from harness.quantize.correction import bias_corrections
 from harness.quantize.external import scratch
 from harness.quantize.feed import Batch
 from harness.quantize.graph import Graph, read_model, sha256_of, subgraphs
+from harness.quantize.heads import mixed_heads
 from harness.quantize.layer_names import LayerReport, as_prepared, report_layers
 from harness.quantize.observe import TensorStats
 from harness.quantize.overrides import (
@@ -119,6 +120,10 @@ def quantize(
         if not any(takes_int8_weights(graph, node) and node.name not in exclude for node in graph.nodes):
             notes.append("nothing to quantize: the network stays float")
     else:
+        heads = mixed_heads(graph, plan, held_back or calibration.kept, str(model))
+        if heads:
+            plan = make_plan(graph, rules, as_prepared(exclude, preparation), heads)
+            notes.extend(f"{layer!r} {reason}" for layer, reason in heads.items())
         own = resolve_overrides(graph, plan, _renamed(parse_overrides(overrides), preparation))
         choice = _Choice(prepared, graph, plan, calibration, held_back, own)
         chosen, result, remarks = choice.best(method)

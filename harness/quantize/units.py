@@ -92,12 +92,16 @@ def find_units(graph: Graph, rules: RuleBook, exclude: Collection[str] = ()) -> 
         taken.update(unit.members)
         if any(member in exclude for member in unit.members):
             reasons |= {
-                member: EXCLUDED if member in exclude else f"part of {unit.name!r}, which is excluded by name"
-                for member in unit.members
+                member: EXCLUDED if member in exclude else part_of_excluded(unit.name) for member in unit.members
             }
         else:
             units.append(unit)
     return units, reasons
+
+
+def part_of_excluded(layer: str) -> str:
+    """Why a node stays float that an excluded layer would have computed on its way out."""
+    return f"part of {layer!r}, which is excluded by name"
 
 
 def _unit(graph: Graph, rules: RuleBook, node: NodeProto) -> Unit | str:

@@ -53,7 +53,6 @@ RULES = RuleBook(
     unpacked={
         "ConvTranspose": "the runtime has no integer kernel for it: weights stay int8 in memory, products are float",
     },
-    float_outputs=True,
     fused=frozenset({"Relu", "Clip"}),
     # Scores quantized to 256 levels tie; integer matrix products can return float at no cost, the rest is small.
     float_at_the_end=frozenset(

@@ -44,7 +44,6 @@ RULES = RuleBook(
         **dict.fromkeys(("Sigmoid", "HardSigmoid"), FixedScale(2**-8, 0, unsigned=True)),
         "Tanh": FixedScale(2**-7, 0, unsigned=False),
     },
-    float_outputs=True,
     # What only decodes results (joining branches, sigmoids, upsampling of scores) needs no integers any more.
     float_at_the_end=frozenset({"Concat", "Resize", "Sigmoid", "HardSigmoid", "Tanh"}),
     methods=("minmax", "histogram", "mse"),

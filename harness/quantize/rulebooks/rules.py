@@ -124,7 +124,6 @@ class RuleBook:
         refinements: operator → what decides by the node's attributes whether and how it is quantized.
         fixed_scales: operator → scale of its output, where the operator bounds it.
         unpacked: operator → remark on int8 layers that the runtime computes in float after unpacking their integers.
-        float_outputs: a last layer whose channels have very different ranges may return float (see heads.py).
         methods: what `auto` tries, cheapest first.
         position_search: power-of-two scales follow the DPU's published position search.
         notes: lines that accompany every network of this environment.
@@ -146,7 +145,6 @@ class RuleBook:
     refinements: Mapping[str, Refinement] = field(default_factory=dict)
     fixed_scales: Mapping[str, FixedScale] = field(default_factory=dict)
     unpacked: Mapping[str, str] = field(default_factory=dict)
-    float_outputs: bool = False
 
     def float_reason(self, op_type: str) -> str:
         """Why an operator that has no kind stays float."""
