@@ -52,7 +52,14 @@ format: $(VENV)/dev.done ## put the code into the house's form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/dev.done ## every published figure, its peer measured in the same run → docs/benchmarks.md
+# The quantizer's peers live apart: their packages pin what ours do not. Without them the table says so.
+.bench/peers.done: benchmarks/peers/requirements.txt | $(BIN)/python
+	@echo "installing the quantizer's peers into .bench/peers (some minutes, once)"
+	@$(BIN)/python -m venv .bench/peers
+	@.bench/peers/bin/python -m pip --disable-pip-version-check --quiet install -r benchmarks/peers/requirements.txt \
+	  && touch $@ || { rm -rf .bench/peers; echo "the peers cannot be installed here: their figures are left out"; }
+
+bench: $(VENV)/dev.done .bench/peers.done ## every published figure, its peer measured in the same run → docs/benchmarks.md
 	@$(BIN)/python -m benchmarks
 
 docs: $(VENV)/docs.done ## the documentation as HTML in docs/_build, warnings are errors
@@ -67,4 +74,4 @@ proto: ## generate the protocol's Python from agent.proto
 	  --grpc_python_out=. --mypy_out=. --mypy_grpc_out=. agents/protocol/agent.proto
 
 clean: ## remove what the other targets made, reports excepted
-	@rm -rf $(VENV) .venv-proto build agents/build docs/_build .mypy_cache .ruff_cache .pytest_cache *.egg-info agents/*.egg-info
+	@rm -rf $(VENV) .venv-proto .bench build agents/build docs/_build .mypy_cache .ruff_cache .pytest_cache *.egg-info agents/*.egg-info

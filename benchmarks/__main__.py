@@ -10,22 +10,25 @@ from pathlib import Path
 from benchmarks import document, machine
 from benchmarks.figures import Effort, Result
 
-NAMES = ("board_timing", "uploads", "startup", "overhead")
+NAMES = ("board_timing", "uploads", "startup", "overhead", "quantizer_accuracy", "quantizer_peers")
+#: Names that stand for several.
+GROUPS = {"quantizer": ("quantizer_accuracy", "quantizer_peers")}
 DOCS = Path(__file__).parents[1] / "docs"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join(NAMES)} (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"which ones: {', '.join((*NAMES, *GROUPS))}")
     parser.add_argument("--quick", action="store_true", help="a try-out in seconds; prints, publishes nothing")
     parser.add_argument("--docs", type=Path, default=DOCS, help="folder of benchmarks.md")
     arguments = parser.parse_args()
-    unknown = sorted(set(arguments.names) - set(NAMES))
+    unknown = sorted(set(arguments.names) - set(NAMES) - set(GROUPS))
     if unknown:
-        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join(NAMES)}")
+        parser.error(f"no benchmark {unknown[0]!r}; there are {', '.join((*NAMES, *GROUPS))}")
     effort = Effort.quick() if arguments.quick else Effort()
     results: dict[str, Result] = {}
-    for name in arguments.names or NAMES:
+    wanted = [name for given in arguments.names or NAMES for name in GROUPS.get(given, (given,))]
+    for name in dict.fromkeys(wanted):
         print(f"{name} …", flush=True)
         results[name] = importlib.import_module(f"benchmarks.{name}").run(effort)
         for row in results[name].rows:

@@ -17,20 +17,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import rich
 from rich.table import Table
 
 from benchmarks import quantizer_networks
 from benchmarks.figures import Effort, Goal, Result, Row
 from benchmarks.quantizer_evaluation import Comparison, Evaluator
-from benchmarks.quantizer_networks import Arrays
+from benchmarks.quantizer_slices import batches, cut
 from harness.quantize import QuantizedModel, Quantizer
 
 ENVIRONMENTS = ("cpu", "gpu", "fpga", "host")
-#: Share of the calibration samples that is kept out of the ranges and scores the choices.
-HELD_BACK = 0.25
-BATCH = 32
 #: Points of label top-1 that may be lost at best estimate, and that may ever be proven lost; None: no promise.
 MAY_LOSE = {"cpu": (1.0, 1.0), "gpu": (1.0, 1.0), "fpga": (None, 2.0), "host": (None, None)}
 #: Points of mAP or mIoU that may be lost at best estimate.
@@ -90,21 +86,6 @@ class Outcome:
         if self.comparison.b is None:
             return OTHERS_MAY_LOSE[self.environment]
         return MAY_LOSE[self.environment][0]
-
-
-def cut(samples: Arrays) -> tuple[Arrays, Arrays]:
-    """Calibration samples as (those that give the ranges, those that score the choices), evenly taken."""
-    count = len(next(iter(samples.values())))
-    held = np.zeros(count, bool)
-    held[:: round(1 / HELD_BACK)] = True
-    return {k: v[~held] for k, v in samples.items()}, {k: v[held] for k, v in samples.items()}
-
-
-def batches(samples: Arrays) -> Iterator[Arrays]:
-    """Pieces of `BATCH` samples."""
-    count = len(next(iter(samples.values())))
-    for start in range(0, count, BATCH):
-        yield {name: value[start : start + BATCH] for name, value in samples.items()}
 
 
 def measure(evaluator: Evaluator, environment: str, out: Path) -> Outcome:
