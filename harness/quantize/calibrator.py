@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.quantize.external import scratch
 from harness.quantize.feed import Batch, input_specs, passes
+from harness.quantize.finite import non_finite_constant
 from harness.quantize.graph import Graph, read_model, sha256_of
 from harness.quantize.observe import ChannelSums, TensorStats
 from harness.quantize.placement import Layers, make_plan, tensors_to_observe
@@ -118,7 +119,8 @@ def calibrate_prepared(
     fed = [name for name in wanted if name in graph.inputs]
     inner = [name for name in wanted if name not in graph.inputs]
     # Exposing more than the needed tensors would stop the runtime from fusing what it can.
-    session = open_session(with_outputs(prepared.model, inner, only=True), what) if inner else None
+    shown = with_outputs(prepared.model, inner, only=True) if inner else prepared.model
+    session = open_session(shown, what)
     stats = {name: TensorStats.empty(histograms=histograms) for name in wanted}
     sums = {name: ChannelSums(axis) for name, axis in plan.mean_axis.items()}
     kept: list[Mapping[str, NDArray[Any]]] = []
@@ -127,8 +129,8 @@ def calibrate_prepared(
     free = {spec.name: spec.batch is None for spec in specs}
     for inputs, count in passes(batches, specs, what):
         values = {name: inputs[name] for name in fed}
-        if session is not None:
-            values |= zip(inner, run_session(session, inputs, what, inner), strict=True)
+        if inner or not kept:  # with nothing to see inside, one pass still shows whether the network runs
+            values |= zip(inner, run_session(session, inputs, what, inner or None), strict=bool(inner))
         for name, value in values.items():
             seen = stats[name].seeing(value)
             if not (np.isfinite(seen.low) and np.isfinite(seen.high)) and seen.count:
@@ -153,7 +155,12 @@ def _first(value: NDArray[Any], free: bool, count: int) -> NDArray[Any]:
 
 def _complain(graph: Graph, name: str, value: NDArray[Any], samples: int, what: str) -> None:
     kind = "NaN" if np.isnan(value).any() else "infinity"
-    layer = f"layer {graph.producer[name].name!r}" if name in graph.producer else f"input {name!r}"
-    remedy = "check the network" if name in graph.producer else "clean the data"
-    msg = f"{what}: {layer} holds {kind} at sample {samples + 1} or soon after; {remedy}"
+    where, remedy = f"input {name!r}", "clean the data"
+    if name in graph.producer:
+        maker = graph.producer[name]
+        constant = non_finite_constant(graph, maker)
+        where, remedy = f"layer {maker.name!r}", "check the network"
+        if constant is not None:
+            remedy = f"its initializer {constant!r} is not finite: {remedy}"
+    msg = f"{what}: {where} holds {kind} at sample {samples + 1} or soon after; {remedy}"
     raise UserError(msg)

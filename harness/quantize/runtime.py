@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,9 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     ort_errors.ModelLoadCanceled,
     ort_errors.EPFail,
 )
+
+_CODES = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_SOURCES = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\)(?: const)? (?=\S)")
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -70,10 +74,18 @@ def open_session(
             disabled_optimizers=list(disabled_optimizers) or None,
         )
     except RUNTIME_ERRORS as error:
-        msg = (
-            f"{what}: ONNX Runtime cannot load it ({str(error).splitlines()[0][:200]}); run onnx.checker on the network"
-        )
+        msg = f"{what}: ONNX Runtime cannot load it ({short_reason(error)}); run onnx.checker on the network"
         raise UserError(msg) from error
+
+
+def short_reason(error: Exception) -> str:
+    """What ONNX Runtime complains of, in one line: without its codes and the places in its own source."""
+    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    line = _CODES.sub("", line)
+    # "/onnxruntime_src/…/model.cc:256 onnxruntime::Model::Model(…) Unsupported …": the signature ends with its ")"
+    if "/onnxruntime_src/" in line:
+        line = _SOURCES.sub("", line)
+    return line.strip()[:240]
 
 
 def _from_root(model: ModelProto) -> tuple[ModelProto, str]:
@@ -100,9 +112,7 @@ def run_session(
     try:
         result: list[NDArray[Any]] = session.run(list(outputs) if outputs is not None else None, dict(feed))
     except RUNTIME_ERRORS as error:
-        msg = (
-            f"{what}: the network cannot run on this input ({str(error).splitlines()[0][:200]}); check shapes and types"
-        )
+        msg = f"{what}: the network cannot run on this input ({short_reason(error)}); check shapes and types"
         raise UserError(msg) from error
     return result
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from onnx import NodeProto, TensorProto
 
+from harness.quantize.finite import is_finite
 from harness.quantize.graph import Graph, Use, attribute, subgraphs
 from harness.quantize.marks import float_marks
 from harness.quantize.patterns import float_blocks
@@ -120,6 +121,8 @@ def _unit(graph: Graph, rules: RuleBook, node: NodeProto) -> Unit | str:
     constants = tuple(Port(node.name, slot, node.input[slot]) for slot in slots if graph.is_constant(node.input[slot]))
     if not data:
         return "all of its operands are constants"
+    if any(not is_finite(graph.array(port.tensor)) for port in constants):
+        return "a constant operand holds infinity or NaN, which no integer stands for"
     if kind is Kind.MOVES and node.op_type in {"MaxPool", "Dropout"}:
         outputs = outputs[:1]  # a second output holds indices or a mask
     bounds = clip_bounds(graph, node)
@@ -136,6 +139,9 @@ def _kind(graph: Graph, rules: RuleBook, node: NodeProto) -> Kind | str:
     kind = rules.kinds.get(node.op_type)
     if kind is None or any(True for _ in subgraphs(node)):
         return rules.float_reason(node.op_type)
+    if node.op_type == "AveragePool" and any(step != 1 for step in attribute(node, "dilations", [])):
+        # QLinearAveragePool refuses them: ONNX Runtime 1.31.1 cannot even load the network.
+        return "its window is dilated: the runtime's integer kernel has no dilations"
     refine = rules.refinements.get(node.op_type)
     return kind if refine is None else refine(graph, node)
 

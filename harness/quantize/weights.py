@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.quantize.finite import require_finite
 from harness.quantize.graph import Graph
 from harness.quantize.histogram import MsbHistogram
 from harness.quantize.rulebooks.rules import Bias, RuleBook, WeightType
@@ -96,8 +97,14 @@ def layer_parameters(
         method: of the network; weights of power-of-two environments follow it.
         input_scale: of the layer's int8 input; None where it is float.
         correction: added to the bias, shape (output channels,); a layer without a bias gets it as one.
+
+    Raises:
+        UserError: weights or bias hold NaN or infinity.
     """
     assert unit.weight is not None
+    for port in (unit.weight, unit.bias):
+        if port is not None:
+            require_finite(port.tensor, graph.array(port.tensor), unit.name)
     bias = real_bias(graph, unit)
     changed = correction is not None
     if correction is not None:
