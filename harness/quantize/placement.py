@@ -120,12 +120,15 @@ def _plan_outputs(
         if unit.name not in unread or not (unit.kind is Kind.MOVES or _may_return_float(unit, rules, float_outputs)):
             quantized.update(unit.outputs)
     groups = _Groups(quantized)
+    moved = {name for unit in active if unit.kind is Kind.MOVES for name in unit.outputs}
+    keeps_its_scale = moved if rules.concat_rescales else set()
     for unit in active:
         if unit.kind is Kind.MOVES:
             groups.join(unit.data[0].tensor, *unit.outputs)
         elif unit.kind is Kind.CONCAT and unit.output in quantized:
             # A tensor read by the concatenation alone is rounded once, to the result's scale.
-            groups.join(unit.output, *(p.tensor for p in unit.data if len(graph.uses[p.tensor]) == 1))
+            alone = [p.tensor for p in unit.data if len(graph.uses[p.tensor]) == 1]
+            groups.join(unit.output, *(name for name in alone if name not in keeps_its_scale))
     made = {name for unit in active for name in unit.outputs}
     members = {member for unit in active for member in unit.members}
     edges = {

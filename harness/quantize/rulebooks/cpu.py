@@ -50,6 +50,9 @@ RULES = RuleBook(
         **dict.fromkeys(("Sigmoid", "HardSigmoid"), FixedScale(1 / 256, 0, unsigned=True)),
         "Tanh": FixedScale(1 / 128, 128, unsigned=True),
     },
+    # QLinearConcat looks up other scales in a table. One scale for all that a channel shuffle passes through, from
+    # block to block, costs FastestDet 0.8 dB in its boxes and 1.4 dB in its classes.
+    concat_rescales=True,
     unpacked={
         "ConvTranspose": "the runtime has no integer kernel for it: weights stay int8 in memory, products are float",
     },

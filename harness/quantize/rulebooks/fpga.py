@@ -46,6 +46,7 @@ RULES = RuleBook(
     fused=frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "HardSigmoid", "HardSwish"}),
     # Bounded by the operator: 2^-7 holds -1 … 1.
     fixed_scales=dict.fromkeys(("Sigmoid", "HardSigmoid", "Tanh"), FixedScale(2**-7, 0, unsigned=False)),
+    # Operands of a concatenation share one position, as AMD's quantizer aligns them: concat_rescales stays False.
     # The DPU's memory holds int8 only: what the last layer makes leaves it as int8. Decoding runs on the ARM cores.
     float_at_the_end=frozenset({"Concat", "Resize", "Sigmoid", "HardSigmoid", "LeakyRelu"}),
     methods=("minmax", "mse", "percentile"),

@@ -38,6 +38,7 @@ RULES = RuleBook(
     ),
     refinements={"Pad": refinements.pad, "Resize": refinements.resize_linear},
     float_reasons=COMMON_FLOAT_REASONS,
+    concat_rescales=True,
     fused=frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "HardSigmoid", "HardSwish"}),
     # Bounded by the operator: no data can saturate them.
     fixed_scales={

@@ -123,6 +123,8 @@ class RuleBook:
         float_at_the_end: operators left in float when nothing quantized reads their result.
         refinements: operator → what decides by the node's attributes whether and how it is quantized.
         fixed_scales: operator → scale of its output, where the operator bounds it.
+        concat_rescales: a concatenation can take operands of other scales than its own: values that only pass through
+            from an earlier layer keep the scale they have.
         unpacked: operator → remark on int8 layers that the runtime computes in float after unpacking their integers.
         methods: what `auto` tries, cheapest first.
         position_search: power-of-two scales follow the DPU's published position search.
@@ -145,6 +147,7 @@ class RuleBook:
     refinements: Mapping[str, Refinement] = field(default_factory=dict)
     fixed_scales: Mapping[str, FixedScale] = field(default_factory=dict)
     unpacked: Mapping[str, str] = field(default_factory=dict)
+    concat_rescales: bool = False
 
     def float_reason(self, op_type: str) -> str:
         """Why an operator that has no kind stays float."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,8 @@ def test_a_transformer_block(
     written_out: bool,
     masked: bool,
     builder: type[Any],
-    run: Any,
-    tmp_path: Path,  # noqa: ANN401
+    run: Callable[..., Any],
+    tmp_path: Path,
 ) -> None:
     path = block(builder, tmp_path / "float.onnx", written_out=written_out, masked=masked)
     out = made(path, environment, tmp_path / "q.onnx")
