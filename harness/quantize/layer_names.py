@@ -30,13 +30,16 @@ def as_prepared(exclude: Collection[str], prepared: Prepared) -> list[str]:
     A folded normalization is its convolution, a recurrent layer that was written out is all of its parts, and a
     removed dropout is gone.
     """
+    present = {node.name for node in prepared.model.graph.node}
     names: list[str] = []
     for name in exclude:
         layer = name
         while layer in prepared.folded:
             layer = prepared.folded[layer]
-        if layer not in prepared.removed:
-            names.extend(prepared.unrolled.get(layer, (layer,)))
+        if layer in prepared.unrolled:
+            names.extend(part for part in prepared.unrolled[layer] if part in present)
+        elif layer not in prepared.removed:
+            names.append(layer)
     return names
 
 

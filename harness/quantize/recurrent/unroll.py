@@ -90,14 +90,16 @@ def _written(graph: Graph, layer: Layer) -> list[NodeProto]:
         steps = _Steps(writer, layer, direction, index)
         states.append(steps.run())
         cells.append(steps.cell or "")
-    _results(writer, layer, states, cells)
+    # A result that nobody reads is not made.
+    wanted = [name if name in graph.uses or name in graph.outputs or name in graph.read_in_bodies else ""
+              for name in [*layer.node.output, "", "", ""][:3]]  # fmt: skip
+    _results(writer, layer, wanted, states, cells)
     return writer.nodes
 
 
-def _results(writer: Writer, layer: Layer, states: list[list[str]], cells: list[str]) -> None:
+def _results(writer: Writer, layer: Layer, outputs: list[str], states: list[list[str]], cells: list[str]) -> None:
     """The layer's outputs Y [steps, directions, N, hidden], Y_h and Y_c [directions, N, hidden]."""
     count = len(states)
-    outputs = [*layer.node.output, "", "", ""][:3]
     if outputs[0]:
         ordered = [states[d][step] for step in range(layer.steps) for d in range(count)]
         _stack(writer, ordered, (layer.steps, count), outputs[0], "Y", layer.hidden)
