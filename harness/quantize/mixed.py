@@ -264,7 +264,9 @@ def mixed_precision(
         achieved = goal.figure(score, variants.yardstick.float_score)
         met = goal.met(achieved)
         whose = "held-back" if held_back else "calibration"
-        note = _note(goal, achieved, chosen, len(variants.units), f"{variants.yardstick.samples} {whose} samples")
+        samples = f"{variants.yardstick.samples} {whose} samples"
+        nothing = chosen and not written.quantized_layers
+        note = _note(goal, achieved, chosen, 0 if nothing else len(variants.units), samples)
         return MixedPrecision(
             replace(written, notes=(*written.notes, note)),
             chosen,
@@ -282,11 +284,11 @@ def mixed_precision(
 def _note(goal: Goal, achieved: float, chosen: Sequence[str], layers: int, samples: str) -> str:
     reached = f"{goal.text(achieved)} on {samples}, {goal.text(goal.value)} asked"
     if not goal.met(achieved):
-        return f"target missed: best {reached}, with {len(chosen)} of {layers} layers float"
+        return f"target missed: best {reached}, with {len(chosen)} of {layers or len(chosen)} layers float"
     if not chosen:
         return f"target met with every layer int8: {reached}"
-    if len(chosen) == layers:
-        return f"target met only with all {layers} layers float: {reached}"
+    if not layers:
+        return f"target met only with no layer int8: {reached}"
     named = ", ".join(chosen[:_NAMED]) + (f" and {len(chosen) - _NAMED} more" if len(chosen) > _NAMED else "")
     return f"target met with {len(chosen)} of {layers} layers float ({named}): {reached}"
 
