@@ -13,19 +13,22 @@ from harness.quantize.graph import Graph, attribute, drop_unused_initializers, s
 _PADDED = frozenset({"Conv", "AveragePool"})
 
 
-def one_form(model: ModelProto) -> dict[str, str]:
+def one_form(model: ModelProto) -> tuple[dict[str, str], dict[str, str]]:
     """Rewrite, without changing the network's function beyond float rounding.
 
     - a Pad with zeros before a convolution or an average pool becomes that layer's own padding;
     - a ReduceMean over all spatial axes becomes a GlobalAveragePool;
-    - a Gemm's alpha and beta go into its constants, and a constant C becomes a vector.
+    - a Gemm's alpha and beta go into its constants, and a constant C becomes a vector;
+    - a Resize by 1 goes, and one that spreads a single pixel picks it instead of interpolating.
 
     Args:
         model: types and shapes of inner tensors are known as far as inference gets.
 
     Returns:
-        name of each Pad that is gone → name of the layer that pads now.
+        name of each Resize that is gone → tensor that carries its value; name of each Pad that is gone → name of the
+        layer that pads now.
     """
+    removed = _drop_equal_sizes(model)
     folded = _fold_pads(model)
     graph = Graph(model)
     nodes: list[NodeProto] = []
@@ -37,12 +40,47 @@ def one_form(model: ModelProto) -> dict[str, str]:
             nodes.extend(_as_pool(graph, node))
         elif node.op_type == "Gemm":
             _plain_gemm(graph, node)
+        elif node.op_type == "Resize":
+            _pick_a_single_pixel(graph, node)
     if len(nodes) != len(graph.nodes):
         ordered = [_copy(node) for node in nodes]
         del model.graph.node[:]
         model.graph.node.extend(ordered)
     drop_unused_initializers(model)
-    return folded
+    return removed, folded
+
+
+def _drop_equal_sizes(model: ModelProto) -> dict[str, str]:
+    graph = Graph(model)
+    removed: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op_type != "Resize" or node.domain or len(node.input) != 3 or not graph.is_constant(node.input[2]):
+            continue
+        scales, result = graph.array(node.input[2]), node.output[0]
+        if not scales.size or np.any(scales != 1) or result in graph.outputs or result in graph.read_in_bodies:
+            continue
+        for use in graph.uses[result]:
+            use.node.input[use.slot] = node.input[0]
+        removed[node.name] = node.input[0]
+        model.graph.node.remove(node)
+        graph = Graph(model)
+    return removed
+
+
+def _pick_a_single_pixel(graph: Graph, node: NodeProto) -> None:
+    """Interpolating between one value and itself is nearest neighbour, which more boards have in integers."""
+    shape = graph.shape(node.input[0])
+    if shape is None or len(shape) < 3 or any(size != 1 for size in shape[2:]):
+        return
+    if attribute(node, "mode", "nearest") == "nearest" or attribute(node, "axes") is not None:
+        return
+    if attribute(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
+        return
+    for entry in list(node.attribute):
+        node.attribute.remove(entry)
+    _set(node, "mode", "nearest")
+    _set(node, "coordinate_transformation_mode", "asymmetric")
+    _set(node, "nearest_mode", "floor")
 
 
 def _copy(node: NodeProto) -> NodeProto:

@@ -64,8 +64,9 @@ def prepare_model(model: ModelProto, what: str) -> Prepared:
     if unrolled := unroll(copy):
         copy = infer_types(copy)
     folding.remove_unread(copy)
-    folded = one_form(copy) | fold_affine(copy)
-    return Prepared(infer_types(copy), removed, folded, unrolled)
+    equal, padded = one_form(copy)
+    folded = padded | fold_affine(copy)
+    return Prepared(infer_types(copy), removed | equal, folded, unrolled)
 
 
 def name_nodes(model: ModelProto) -> None:

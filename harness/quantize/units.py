@@ -12,7 +12,7 @@ from harness.quantize.finite import is_finite
 from harness.quantize.graph import Graph, Use, attribute, subgraphs
 from harness.quantize.marks import float_marks
 from harness.quantize.patterns import float_blocks
-from harness.quantize.rulebooks.rules import Kind, RuleBook
+from harness.quantize.rulebooks.rules import Kind, RuleBook, Sign
 
 EXCLUDED = "excluded by name"
 
@@ -115,7 +115,7 @@ def _unit(graph: Graph, rules: RuleBook, node: NodeProto) -> Unit | str:
         return problem
     outputs = tuple(name for name in node.output if name)
     if kind is Kind.WEIGHTED:
-        return _weighted(graph, node, outputs)
+        return _weighted(graph, rules, node, outputs)
     slots = range(len(node.input)) if kind in {Kind.ELEMENTWISE, Kind.CONCAT} else range(1)
     data = tuple(Port(node.name, slot, node.input[slot]) for slot in slots if not graph.is_constant(node.input[slot]))
     constants = tuple(Port(node.name, slot, node.input[slot]) for slot in slots if graph.is_constant(node.input[slot]))
@@ -159,11 +159,11 @@ def _type_problem(graph: Graph, node: NodeProto, kind: Kind) -> str | None:
     return None
 
 
-def _weighted(graph: Graph, node: NodeProto, outputs: tuple[str, ...]) -> Unit | str:
+def _weighted(graph: Graph, rules: RuleBook, node: NodeProto, outputs: tuple[str, ...]) -> Unit | str:
     unit = Unit(node.name, node.op_type, Kind.WEIGHTED, (node.name,), (Port(node.name, 0, node.input[0]),), outputs)
     second = Port(node.name, 1, node.input[1])
     if node.op_type == "MatMul":
-        return _matmul(graph, unit, second)
+        return _matmul(graph, rules, unit, second)
     if graph.is_constant(node.input[0]):
         return "its data operand is a constant"
     if not graph.is_constant(second.tensor):
@@ -182,7 +182,7 @@ def _weighted(graph: Graph, node: NodeProto, outputs: tuple[str, ...]) -> Unit |
     return replace(unit, weight=second, channel_axis=axis, bias=bias)
 
 
-def _matmul(graph: Graph, unit: Unit, second: Port) -> Unit | str:
+def _matmul(graph: Graph, rules: RuleBook, unit: Unit, second: Port) -> Unit | str:
     first = unit.data[0]
     if graph.is_constant(first.tensor) and graph.is_constant(second.tensor):
         return "all of its operands are constants"
@@ -192,6 +192,8 @@ def _matmul(graph: Graph, unit: Unit, second: Port) -> Unit | str:
             return "its weights are a vector: too little work for an int8 kernel"
         return replace(unit, weight=second, channel_axis=1 if rank == 2 else None)
     if graph.is_constant(first.tensor):
+        if rules.activation.sign is Sign.UNSIGNED:
+            return "its int8 weights stand on the left: the runtime multiplies unsigned by signed in this order only"
         return replace(unit, data=(second,), weight=first)
     return replace(unit, data=(first, second))
 

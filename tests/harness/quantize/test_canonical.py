@@ -111,6 +111,29 @@ def test_other_means_stay(builder: type[Any]) -> None:
     assert kinds(prepared(net.model({"x": ["N", 3, 8, 8]}, {"y": None}))) == ["ReduceMean"]
 
 
+def test_a_resize_by_one_goes(builder: type[Any], run: Run) -> None:
+    net = builder()
+    net.constant("scales", np.ones(4, np.float32))
+    net.add("Resize", ["x", "", "scales"], "same", mode="linear")
+    net.add("Relu", ["same"], "y")
+    model = net.model({"x": ["N", 3, 4, 4]}, {"y": None})
+    after = prepared(model)
+    assert kinds(after) == ["Relu"]
+    assert prepare_model(model, "network").removed == {"same": "x"}
+    unchanged(model, after, run, (2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric"])
+def test_a_single_pixel_is_picked(coordinates: str, builder: type[Any], run: Run) -> None:
+    net = builder()
+    net.constant("scales", np.array([1, 1, 33, 7], np.float32))
+    net.add("Resize", ["x", "", "scales"], "y", mode="linear", coordinate_transformation_mode=coordinates)
+    model = net.model({"x": ["N", 3, 1, 1]}, {"y": None})
+    after = prepared(model)
+    assert {e.name: e.s for e in after.graph.node[0].attribute}["mode"] == b"nearest"
+    unchanged(model, after, run, (2, 3, 1, 1))
+
+
 @pytest.mark.parametrize("offset", [(5,), (1,), (1, 5), (), None])
 @pytest.mark.parametrize("transposed", [0, 1])
 def test_a_gemm_is_plain(offset: tuple[int, ...] | None, transposed: int, builder: type[Any], run: Run) -> None:

@@ -41,6 +41,7 @@ def kernels(path: Path, work: Path, sample_range: tuple[float, float], layout: t
         ("mlperf_tiny_vww_mobilenet", (0, 1), (1, 96, 96, 3), 27),
         ("mlperf_tiny_kws_dscnn", (-50, 50), (1, 49, 10, 1), 9),
         ("fastestdet_coco_352", (0, 1), (1, 3, 352, 352), 70),
+        ("deeplabv3_mnv2_voc_257", (-1, 1), (1, 257, 257, 3), 55),
     ],
 )
 def test_every_convolution_is_an_integer_kernel(

@@ -148,6 +148,26 @@ def gemm(net: Net, x: str) -> str:
     return str(net.add("Unsqueeze", ["positive", net.constant("axes", np.array([2, 3]))], "map"))
 
 
+def as_lines(build: Callable[[Net, str], str], shape: list[int]) -> Build:
+    """The operator on another number of axes."""
+
+    def around(net: Net, x: str) -> str:
+        net.add("Reshape", [x, net.constant("line.shape", np.array([0, *shape]))], "line")
+        y = build(net, "line")
+        return str(net.add("Reshape", [y, net.constant("image.shape", np.array([0, 8, 8, -1]))], "again"))
+
+    return around
+
+
+def matmul_by_constants(net: Net, x: str) -> str:
+    """A weight matrix of its own for each of eight groups: [8, 8, 8]."""
+    return str(net.add("MatMul", [x, net.weights("op.w", 8, 8, 8)], "op"))
+
+
+def matmul_from_the_left(net: Net, x: str) -> str:
+    return str(net.add("MatMul", [net.weights("op.w", 8, 8), x], "op"))
+
+
 GPU = frozenset({"gpu"})
 NOWHERE = frozenset(ENVIRONMENTS)
 NOT_CPU = frozenset({"gpu", "cpu"})
@@ -159,9 +179,13 @@ CASES = {
     "grouped conv": Case(conv((8, 2, 3, 3), group=4), "QLinearConv"),
     "depthwise conv": Case(conv((8, 1, 3, 3), group=8), "QLinearConv"),
     "dilated conv": Case(conv((8, 8, 3, 3), dilations=[2, 2]), "QLinearConv"),
+    "conv 1-D": Case(as_lines(conv((8, 8, 3), pads=[1, 1]), [8, 64]), "QLinearConv"),
+    "conv 3-D": Case(as_lines(conv((8, 8, 3, 3, 3), pads=[1] * 6), [8, 4, 4, 4]), "QLinearConv"),
     "transposed conv": Case(transposed, "ConvTranspose"),
     "gemm": Case(gemm, "QGemm"),
     "matmul": Case(as_rows(matmul), "MatMulIntegerToFloat"),
+    "matmul by a matrix per group": Case(matmul_by_constants, "QLinearMatMul"),
+    "matmul from the left": Case(matmul_from_the_left, None, frozenset({"cpu"})),
     "matmul of two activations": Case(as_rows(matmul_of_two), "QLinearMatMul", least_db=24),
     "add": Case(sibling("Add"), "QLinearAdd"),
     "sub": Case(sibling("Sub"), None, NOT_CPU),
@@ -250,6 +274,7 @@ def test_operator(name: str, environment: str, builder: type[Any], images: Calla
     if environment == "cpu":
         found = Counter(node.op_type for node in onnx.load(optimized).graph.node)
         assert found["QLinearConv"] >= 2
-        assert not {"Conv", "FusedConv", "Gemm", "MatMul"} & found.keys()
+        assert not {"Conv", "FusedConv", "Gemm"} & found.keys()
+        assert "op" in kept or "MatMul" not in found
         if case.kernel is not None:
             assert found[case.kernel] >= 1, found
