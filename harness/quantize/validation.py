@@ -22,6 +22,9 @@ from harness.quantize.score import scored_tensors
 
 #: (outputs of the network [N, …], labels [N]) → figure.
 MetricFunction = Callable[[NDArray[Any], NDArray[Any]], float]
+#: What a tensor held, one array a pass of the network.
+Parts = Sequence[NDArray[Any]]
+_METRIC_COLUMNS = ("Metric", "NetworkImplementation", "MetricOutput")
 FLOAT, INT8 = "Floating-Point", "Quantized"
 
 
@@ -104,25 +107,38 @@ def validate(
     if not samples:
         msg = "validation data: no sample; give at least one"
         raise UserError(msg)
-    stacked = [[np.concatenate(parts) for parts in zip(*runs, strict=True)] for runs in outputs]
+    # Per tensor one part a pass: parts of a free axis other than the batch need not be of one length.
+    parts = [list(zip(*runs, strict=True)) for runs in outputs]
     truth = np.concatenate(labels) if labels else None
-    reference, other = (np.concatenate([v.reshape(-1) for v in values[-len(scored) :]]) for values in stacked)
+    reference, other = (
+        np.concatenate([part.reshape(-1) for tensor in tensors[-len(scored) :] for part in tensor]) for tensors in parts
+    )
     return ValidationResult(
         samples,
-        _metric_table(stacked[0][0], stacked[1][0], truth, metrics),
+        _metric_table(parts[0][0], parts[1][0], truth, metrics),
         _statistics(Path(float_model), quantized.path),
         sqnr_db(reference, other),
-        _agreement(stacked[0][0], stacked[1][0]),
+        _agreement(parts[0][0], parts[1][0]),
     )
 
 
+def _joined(parts: Parts) -> NDArray[Any]:
+    if len({part.shape[1:] for part in parts}) > 1:
+        msg = "metrics need outputs of one shape; validate with batches of one length, or with metrics=[]"
+        raise UserError(msg)
+    return np.concatenate(parts)
+
+
 def _metric_table(
-    first: NDArray[Any],
-    second: NDArray[Any],
+    first_parts: Parts,
+    second_parts: Parts,
     labels: NDArray[Any] | None,
     metrics: Sequence[str | MetricFunction] | None,
 ) -> pd.DataFrame:
     chosen = metrics if metrics is not None else (["accuracy_top1"] if labels is not None else [])
+    if not chosen:
+        return pd.DataFrame([], columns=list(_METRIC_COLUMNS))
+    first, second = _joined(first_parts), _joined(second_parts)
     rows = []
     for metric in chosen:
         if isinstance(metric, str) and metric not in METRICS:
@@ -134,7 +150,7 @@ def _metric_table(
         function = METRICS[metric] if isinstance(metric, str) else metric
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", "metric")
         rows += [(name, FLOAT, function(first, labels)), (name, INT8, function(second, labels))]
-    return pd.DataFrame(rows, columns=["Metric", "NetworkImplementation", "MetricOutput"])
+    return pd.DataFrame(rows, columns=list(_METRIC_COLUMNS))
 
 
 def _statistics(first: Path, second: Path) -> pd.DataFrame:
@@ -144,8 +160,11 @@ def _statistics(first: Path, second: Path) -> pd.DataFrame:
     ).astype({"FramesPerSecond": "Float64"})
 
 
-def _agreement(first: NDArray[Any], second: NDArray[Any]) -> float | None:
-    flat, other = first.reshape(len(first), -1), second.reshape(len(second), -1)
-    if flat.shape[1] < 2:  # one number per sample picks no class
-        return None
-    return float((flat.argmax(axis=1) == other.argmax(axis=1)).mean())
+def _agreement(first: Parts, second: Parts) -> float | None:
+    same = []
+    for part, other in zip(first, second, strict=True):
+        flat, its = part.reshape(len(part), -1), other.reshape(len(other), -1)
+        if flat.shape[1] < 2:  # one number per sample picks no class
+            return None
+        same.append(flat.argmax(axis=1) == its.argmax(axis=1))
+    return float(np.concatenate(same).mean())
