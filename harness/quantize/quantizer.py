@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto
 
 from harness.errors import UserError
 from harness.quantize.calibrator import Calibration
-from harness.quantize.correction import bias_corrections
+from harness.quantize.candidate import Candidate
 from harness.quantize.external import scratch
 from harness.quantize.feed import Batch
 from harness.quantize.graph import Graph, read_model, sha256_of, subgraphs
 from harness.quantize.heads import mixed_heads
 from harness.quantize.layer_names import LayerReport, as_prepared, report_layers
-from harness.quantize.observe import TensorStats
 from harness.quantize.overrides import (
-    NO_OVERRIDES,
     LayerOverride,
-    Overrides,
-    group_scale,
     parse_overrides,
     resolve_overrides,
 )
 from harness.quantize.placement import Plan, make_plan
 from harness.quantize.preparation import Prepared, prepare_model
+from harness.quantize.recovery.recover import STEPS, Recovery, RecoveryStep, check_steps
 from harness.quantize.recurrent.weights import takes_int8_weights
 from harness.quantize.rewrite import build
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.rulebooks.rules import Bias, RuleBook
-from harness.quantize.scales import Affine, check_method
+from harness.quantize.scales import check_method
 from harness.quantize.score import Scorer
-from harness.quantize.weights import LayerParameters, layer_parameters
 from harness.quantize.writing import check_target, data_file_of, fits_single_file, write_model
 
 #: Key under which an int8 network carries how it was made.
@@ -45,8 +39,6 @@ METADATA_KEY = "quantrig.quantization"
 #: Optimizer of ONNX Runtime that re-quantizes float weights beside int8 activations, per tensor, at session start:
 #: with one layer left in float it turned 13.0 dB into 4.7 (ONNX Runtime 1.31.1).
 REQUANTIZER = "WeightBiasQuantization"
-#: Improvement below which a correction is not worth a changed bias, dB.
-_WORTH_DB = 0.1
 
 
 @dataclass(frozen=True)
@@ -62,6 +54,7 @@ class QuantizedModel:
         kept_float: (layer, reason) of each other layer.
         notes: lines for the reader.
         disabled_optimizers: ONNX Runtime optimizers that a session of this network must switch off.
+        steps: what was tried to recover accuracy, in order.
     """
 
     path: Path
@@ -72,6 +65,7 @@ class QuantizedModel:
     kept_float: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     disabled_optimizers: tuple[str, ...]
+    steps: tuple[RecoveryStep, ...] = ()
 
 
 @scratch()
@@ -85,6 +79,8 @@ def quantize(
     out: Path,
     held_back: Sequence[Batch] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    recover: Collection[str] = STEPS,
+    progress: Callable[[str], None] | None = None,
 ) -> QuantizedModel:
     """Write the int8 form of a network for one environment.
 
@@ -98,6 +94,9 @@ def quantize(
         out: a single ONNX file, above 2 GB with `out`.data beside it; written whole or not at all.
         held_back: data to score choices on; None: the few samples that the calibration remembered.
         overrides: layer, or network input → `LayerOverride` or its fields, such as `{"method": "percentile"}`.
+        recover: steps of recovery that may be used (`harness.quantize.recovery.recover.STEPS`); each is kept only
+            where it raises the SQNR on held-back data. Empty: rounding to nearest.
+        progress: called with a line on what is being done.
 
     Raises:
         UserError: the calibration is of another network or environment, a layer or method is unknown, or the
@@ -107,6 +106,7 @@ def quantize(
     rules = rule_book(environment)
     digest = sha256_of(model)
     _check_calibration(model, calibration, digest, environment)
+    allowed = check_steps(recover)
     if method != "auto":
         check_method(method)
     check_target(out, model)
@@ -115,6 +115,7 @@ def quantize(
     graph = Graph(prepared)
     plan = make_plan(graph, rules, as_prepared(exclude, preparation))
     notes = list(rules.notes)
+    steps: tuple[RecoveryStep, ...] = ()
     if not plan.units:
         chosen, result = "none", build(prepared, plan, {}, {})
         if not any(takes_int8_weights(graph, node) and node.name not in exclude for node in graph.nodes):
@@ -125,9 +126,28 @@ def quantize(
             plan = make_plan(graph, rules, as_prepared(exclude, preparation), heads)
             notes.extend(f"{layer!r} {reason}" for layer, reason in heads.items())
         own = resolve_overrides(graph, plan, _renamed(parse_overrides(overrides), preparation))
-        choice = _Choice(prepared, graph, plan, calibration, held_back, own)
-        chosen, result, remarks = choice.best(method)
-        notes.extend(remarks)
+        candidate = Candidate(graph, plan, calibration.tensors, calibration.means, own)
+        samples = _Samples.of(calibration, held_back)
+        if not samples.gate:
+            chosen = "minmax" if method == "auto" else method
+            scales = candidate.scales(chosen)
+            result = candidate.network(scales, candidate.nearest(chosen, scales))
+        else:
+            scorer = Scorer(graph, samples.gate, "float network")
+            chosen, scores = _best_method(candidate, method, calibration, scorer, weights="rounding" not in allowed)
+            where = f"on {scorer.samples} {samples.whose} samples"
+            if scores:
+                listed = ", ".join(f"{name} {score:.1f}" for name, score in scores.items())
+                notes.append(f"method {chosen}: best output SQNR {where} ({listed} dB)")
+
+            def replan(changed: Graph) -> Plan:
+                return make_plan(changed, rules, as_prepared(exclude, preparation), heads)
+
+            recovery = Recovery(chosen, scorer, samples.fit, replan, allowed, str(model), progress)
+            made = recovery.best(candidate)
+            result, steps = made.network, tuple(recovery.steps)
+            notes.extend(f"{step} {where}" for step in steps)
+            notes.extend(recovery.problems)
     notes.extend(plan.remarks)
     notes.extend(_control_flow_notes(graph))
     disabled = (REQUANTIZER,) if _requantizer_would_harm(plan) else ()
@@ -145,6 +165,7 @@ def quantize(
         tuple(layers.kept_float.items()),
         tuple(notes),
         disabled,
+        steps,
     )
 
 
@@ -171,88 +192,53 @@ def _control_flow_notes(graph: Graph) -> list[str]:
     return [f"{node.op_type} {node.name!r}: its bodies stay float" for node in bodies]
 
 
-class _Choice:
-    """Tries methods on one network and keeps what measures best."""
+@dataclass(frozen=True)
+class _Samples:
+    """Samples that layers are fitted to, and others that decide.
 
-    def __init__(
-        self,
-        model: ModelProto,
-        graph: Graph,
-        plan: Plan,
-        calibration: Calibration,
-        held_back: Sequence[Batch] | None,
-        overrides: Overrides = NO_OVERRIDES,
-    ) -> None:
-        self.overrides = overrides
-        self.model = model
-        self.graph = graph
-        self.plan = plan
-        self.calibration = calibration
-        samples: Sequence[Batch] = held_back if held_back else calibration.kept
-        self.scorer = Scorer(graph, samples, "float network") if samples else None
-        self.whose = "held-back" if held_back else "calibration"
+    Args:
+        fit: one pass each.
+        gate: what choices are scored on.
+        whose: how a report calls the latter.
+    """
 
-    def best(self, method: str) -> tuple[str, ModelProto, list[str]]:
-        """(method, network, remarks)."""
-        rules = self.plan.rules
-        remarks: list[str] = []
-        methods: tuple[str, ...] = (method,)
-        if method == "auto":
-            methods = rules.methods if self.calibration.has_histograms and self.scorer else ("minmax",)
-        candidates = {name: self.build(name) for name in methods}
-        if self.scorer is None:
-            return methods[0], candidates[methods[0]], remarks
-        scores = {name: self.scorer.score_db(network, rules) for name, network in candidates.items()}
-        chosen = max(scores, key=lambda name: scores[name])
-        if method == "auto":
-            listed = ", ".join(f"{name} {score:.1f}" for name, score in scores.items())
-            remarks.append(
-                f"method {chosen}: best output SQNR on {self.scorer.samples} {self.whose} samples ({listed} dB)"
-            )
-        network = candidates[chosen]
-        corrected = self.build(
-            chosen, bias_corrections(self.graph, self.plan, self.calibration.means, self.parameters(chosen, {}))
-        )
-        gained = self.scorer.score_db(corrected, rules) - scores[chosen]
-        if gained >= _WORTH_DB:
-            remarks.append(f"analytic bias correction: {gained:+.1f} dB on {self.scorer.samples} {self.whose} samples")
-            network = corrected
-        return chosen, network, remarks
+    fit: tuple[Batch, ...]
+    gate: tuple[Batch, ...]
+    whose: str
 
-    def scales(self, method: str) -> dict[str, Affine]:
-        """Scale and zero point of each group of tensors."""
-        return {group: self.scale(group, members, method) for group, members in self.plan.observed.items()}
+    @staticmethod
+    def of(calibration: Calibration, held_back: Sequence[Batch] | None) -> _Samples:
+        """Of those given, or a quarter of the remembered ones, which ranges have seen but no fit will."""
+        kept = calibration.kept
+        if held_back:
+            return _Samples(kept, tuple(held_back), "held-back")
+        if len(kept) < 4:
+            return _Samples(kept, kept, "calibration")
+        gate = kept[3::4]
+        return _Samples(tuple(item for index, item in enumerate(kept) if index % 4 != 3), gate, "calibration")
 
-    def scale(self, group: str, members: Sequence[str], method: str) -> Affine:
-        stats: TensorStats | None = None
-        for name in members:
-            seen = self.calibration.tensors.get(name)
-            if seen is None:
-                msg = f"calibration lacks the tensor {name!r}; calibrate again with layers='all'"
-                raise UserError(msg)
-            stats = seen if stats is None else stats.merged(seen)
-        assert stats is not None, group
-        return group_scale(self.plan, self.overrides, group, stats, method)
 
-    def parameters(self, method: str, corrections: Mapping[str, NDArray[np.float64]]) -> dict[str, LayerParameters]:
-        """Weights and biases rounded to nearest."""
-        scales = self.scales(method)
-        return {
-            unit.name: layer_parameters(
-                self.graph,
-                unit,
-                self.overrides.rules_of(unit, self.plan.rules),
-                self.overrides.method_of(unit, method),
-                float(scales[group].scale) if (group := self.plan.group_of.get(unit.data[0].tensor)) else None,
-                corrections.get(unit.name),
-            )
-            for unit in self.plan.units
-            if unit.weight is not None
-        }
+def _best_method(
+    candidate: Candidate, method: str, calibration: Calibration, scorer: Scorer, *, weights: bool
+) -> tuple[str, dict[str, float]]:
+    """(method, score of each one tried in dB).
 
-    def build(self, method: str, corrections: Mapping[str, NDArray[np.float64]] | None = None) -> ModelProto:
-        """The int8 network of a method."""
-        return build(self.model, self.plan, self.scales(method), self.parameters(method, corrections or {}))
+    Args:
+        candidate: the network.
+        method: a method, or auto.
+        calibration: tells whether there are histograms to choose by.
+        scorer: of networks.
+        weights: score with int8 weights; not where recovery will choose other ones.
+    """
+    rules = candidate.plan.rules
+    if method != "auto":
+        return method, {}
+    scores = {}
+    for name in rules.methods if calibration.has_histograms else ("minmax",):
+        scales = candidate.scales(name)
+        parameters = candidate.nearest(name, scales) if weights else {}
+        scores[name] = scorer.score_db(candidate.network(scales, parameters), rules)
+    return max(scores, key=lambda name: scores[name]), scores
 
 
 def _describe(

@@ -1,0 +1,86 @@
+"""A network on its way to int8: its plan and what calibration saw, with which scales and parameters can be tried."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from harness.errors import UserError
+from harness.quantize.graph import Graph
+from harness.quantize.observe import TensorStats
+from harness.quantize.overrides import NO_OVERRIDES, Overrides, group_scale
+from harness.quantize.placement import Plan
+from harness.quantize.rewrite import build
+from harness.quantize.scales import Affine
+from harness.quantize.weights import LayerParameters, layer_parameters
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One form of the float network, and what is known of it.
+
+    Args:
+        graph: the prepared network, or one with the same function whose channels are scaled.
+        plan: what is quantized.
+        tensors: name → what calibration saw.
+        means: input of a weighted layer → mean per channel.
+        overrides: what differs for single layers.
+    """
+
+    graph: Graph
+    plan: Plan
+    tensors: Mapping[str, TensorStats]
+    means: Mapping[str, NDArray[np.float64]]
+    overrides: Overrides = NO_OVERRIDES
+
+    def scales(self, method: str) -> dict[str, Affine]:
+        """Scale and zero point of each group of tensors."""
+        return {
+            group: group_scale(self.plan, self.overrides, group, self._seen(members), method)
+            for group, members in self.plan.observed.items()
+        }
+
+    def _seen(self, members: tuple[str, ...]) -> TensorStats:
+        stats: TensorStats | None = None
+        for name in members:
+            seen = self.tensors.get(name)
+            if seen is None:
+                msg = f"calibration lacks the tensor {name!r}; calibrate again with layers='all'"
+                raise UserError(msg)
+            stats = seen if stats is None else stats.merged(seen)
+        assert stats is not None
+        return stats
+
+    def nearest(
+        self,
+        method: str,
+        scales: Mapping[str, Affine],
+        corrections: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> dict[str, LayerParameters]:
+        """Weights and biases rounded to nearest.
+
+        Args:
+            method: of the network; weights of power-of-two environments follow it.
+            scales: of the activations.
+            corrections: layer → what to add to its bias.
+        """
+        return {
+            unit.name: layer_parameters(
+                self.graph,
+                unit,
+                self.overrides.rules_of(unit, self.plan.rules),
+                self.overrides.method_of(unit, method),
+                float(scales[group].scale) if (group := self.plan.group_of.get(unit.data[0].tensor)) else None,
+                (corrections or {}).get(unit.name),
+            )
+            for unit in self.plan.units
+            if unit.weight is not None
+        }
+
+    def network(self, scales: Mapping[str, Affine], parameters: Mapping[str, LayerParameters]) -> ModelProto:
+        """The int8 network; layers without parameters keep their float ones."""
+        return build(self.graph.model, self.plan, scales, parameters)
