@@ -53,13 +53,13 @@ def calibrate(
     as_json: Json = False,
 ) -> int:
     """Run the float network over samples and write the range of every tensor."""
-    from harness.cli.model_data import feeds_with_bar, open_model_data
+    from harness.cli.model_data import feeds_with_bar, job_state, open_model_data
     from harness.quantize import Quantizer
 
     choice("--environment", environment, ENVIRONMENTS)
     choice("--method", method, METHODS)
     opened = open_model_data(model, data, job, samples)
-    quantizer = Quantizer(model, environment=environment)
+    quantizer = Quantizer(model, environment=environment, state=job_state(job))
     with feeds_with_bar("calibrate", opened, quiet=as_json) as feeds:
         table = quantizer.calibrate(feeds, layers=layers, method=method)
     write(out, table.to_csv(index=False))
@@ -100,12 +100,12 @@ def quantize(
 ) -> int:
     """Make the int8 network of one environment; with a target figure, the one with the fewest layers in float."""
     from harness.api import Quantizer
-    from harness.cli.model_data import feeds_with_bar, open_model_data
+    from harness.cli.model_data import feeds_with_bar, job_state, open_model_data
     from harness.cli.precision import SQNR_SAMPLES, divide, layers_bar
 
     choice("--environment", environment, ENVIRONMENTS)
     choice("--method", method, METHODS)
-    quantizer = Quantizer(model, environment=environment)
+    quantizer = Quantizer(model, environment=environment, state=job_state(job))
     targets = (sqnr_target, agreement_target, accuracy_target)
     if targets == (None, None, None):
         if (held_back, journal, target) != (None, None, None):

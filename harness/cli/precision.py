@@ -65,11 +65,12 @@ def sensitivity(
 ) -> int:
     """Rank the layers by what int8 costs in each; with --target on that board."""
     from harness.api import Quantizer
+    from harness.cli.model_data import job_state
 
     choice("--environment", environment, ENVIRONMENTS)
     choice("--method", method, METHODS)
     sampled = divide(model, data, job, samples, held_back or SQNR_SAMPLES)
-    quantizer = Quantizer(model, environment=environment)
+    quantizer = Quantizer(model, environment=environment, state=job_state(job))
     sampled.calibrate(quantizer, method, quiet=as_json)
     with layers_bar(quiet=as_json) as progress:
         table = quantizer.sensitivity(
@@ -120,7 +121,7 @@ def divide(model: Path, data: str | None, job: Path | None, samples: int, held_b
     Args:
         held_back: how many; None: half of them. Never more than half; a single sample serves both ends.
     """
-    from harness.cli.model_data import open_model_data
+    from harness.cli.model_data import open_model_data, samples_of
 
     opened = open_model_data(model, data, job, samples)
     indices = opened.indices
@@ -128,6 +129,9 @@ def divide(model: Path, data: str | None, job: Path | None, samples: int, held_b
     places = {(2 * i + 1) * len(indices) // (2 * count) for i in range(count)} or set(range(len(indices)))
     held = [index for place, index in enumerate(indices) if place in places]
     rest = tuple(index for place, index in enumerate(indices) if place not in places) or indices
+    if opened.state:
+        kept = replace(opened, indices=tuple(held))
+        return Sampled(replace(opened, indices=rest), list(samples_of(kept)))
     batch = opened.data.read(held)
     inputs = dict(batch.inputs)
     return Sampled(replace(opened, indices=rest), [inputs if batch.labels is None else (inputs, batch.labels)])

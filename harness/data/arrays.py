@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 
-from harness.data.batch import Array, Batch, Labels
+from harness.data.batch import Array, Batch, Labels, cut, rows
 from harness.data.images import ImagePipeline, check_dtype
 from harness.data.inputs import InputSpec, shape_text
 from harness.data.preprocess import Preprocess
@@ -71,17 +71,30 @@ class ArrayFitter:
                 raise UserError(
                     f"{self.source}: array '{key}' is no input; the inputs are {', '.join(names)}: remove it"
                 )
-        count: int | None = None
+        count, first = None, ""
+        scalars = {spec.name for spec in self.inputs if not spec.shape}
         for name in names:
+            if name in scalars:
+                found[name] = self._one_number(found[name], name)
+                continue
             if found[name].ndim == 0:
                 raise UserError(f"{self.source}: array '{name}' has no sample axis; give [N, …], one row a sample")
             count = len(found[name]) if count is None else count
+            first = first or name
             if len(found[name]) != count:
                 raise UserError(
-                    f"{self.source}: {len(found[name])} samples of '{name}' but {count} of '{names[0]}'; "
+                    f"{self.source}: {len(found[name])} samples of '{name}' but {count} of '{first}'; "
                     "the first axis must be the samples in every array"
                 )
         return {name: found[name] for name in names}
+
+    def _one_number(self, x: Array, name: str) -> Array:
+        """What a scalar input gets: one number, however often the data repeat it."""
+        if not x.size or (x != x.reshape(-1)[0]).any():
+            raise UserError(
+                f"{self.source}: input '{name}' takes one number for all samples; give an array of rank 0, np.array(…)"
+            )
+        return np.asarray(x.reshape(-1)[0])
 
     def fit(self, arrays: Mapping[str, Array], ids: Sequence[str]) -> dict[str, Array]:
         """Preprocess matched arrays of some samples.
@@ -102,6 +115,9 @@ class ArrayFitter:
             x = (x.astype(np.float32) * np.float32(steps.scale) - np.float32(steps.mean[0])) / np.float32(steps.std[0])
         if spec.dtype == "bool" and x.dtype.kind != "b":
             raise UserError(f"{self.source}: array for '{spec.name}' is of type {x.dtype}; the network takes bool")
+        if not spec.shape:
+            require_finite(x.reshape(1), [self.source], spec.name)
+            return as_dtype(x.reshape(1), spec.numpy_dtype, [self.source], spec.name).reshape(())
         require_finite(x, names, spec.name)
         x = as_dtype(self._shaped(x, spec), spec.numpy_dtype, names, spec.name)
         return np.ascontiguousarray(x)
@@ -159,7 +175,7 @@ class ArrayDataSet:
     ) -> None:
         self._fitter = fitter
         self._arrays = fitter.match(arrays)
-        count = len(next(iter(self._arrays.values())))
+        count = rows(self._arrays)
         if not count:
             raise UserError(f"{fitter.source}: holds no samples; the first axis of every array must be the samples")
         self.name = name
@@ -176,7 +192,7 @@ class ArrayDataSet:
         """See `DataSet.read`."""
         chosen = list(indices)
         ids = tuple(self.ids[index] for index in chosen)
-        inputs = self._fitter.fit({name: x[chosen] for name, x in self._arrays.items()}, ids)
+        inputs = self._fitter.fit(cut(self._arrays, chosen), ids)
         return Batch(ids, inputs, None if self.labels is None else self.labels[chosen])
 
     @cached_property
@@ -185,8 +201,11 @@ class ArrayDataSet:
         labelled = {} if self.labels is None else {"labels": cast(Array, self.labels)}
         for name, x in {**self._arrays, **labelled}.items():
             whole.update(repr((name, x.dtype.str, x.shape)).encode())
-            for start in range(0, len(x), 256):  # a mapped file is not read into memory at once
+            parts = range(0, len(x), 256) if x.ndim else ()
+            for start in parts:  # a mapped file is not read into memory at once
                 whole.update(np.ascontiguousarray(x[start : start + 256]).data)
+            if not x.ndim:
+                whole.update(x.tobytes())
         return whole.hexdigest()
 
     def digest(self) -> str:

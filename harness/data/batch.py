@@ -21,8 +21,9 @@ class Batch:
 
     Args:
         ids: names of the samples, one for each real one.
-        inputs: by input name, of the network's dtype and layout, first axis = samples. A batch that was padded to a
-            fixed size has more rows than ids; the rows beyond `len(ids)` repeat the last sample.
+        inputs: by input name, of the network's dtype and layout, first axis = samples; an array of rank 0 is the same
+            for every sample. A batch that was padded to a fixed size has more rows than ids; the rows beyond
+            `len(ids)` repeat the last sample.
         labels: int64 [len(ids)], or None when the data has none.
     """
 
@@ -38,7 +39,7 @@ class Batch:
     @property
     def size(self) -> int:
         """How many rows the inputs have, padding included."""
-        return len(next(iter(self.inputs.values())))
+        return rows(self.inputs)
 
 
 @runtime_checkable
@@ -97,5 +98,24 @@ def pad(batch: Batch, size: int) -> Batch:
     missing = size - batch.size
     if missing <= 0:
         return batch
-    inputs = {name: np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) for name, x in batch.inputs.items()}
-    return Batch(batch.ids, inputs, batch.labels)
+    return Batch(batch.ids, padded(batch.inputs, size), batch.labels)
+
+
+def rows(inputs: Mapping[str, Array]) -> int:
+    """How many samples arrays hold: the length of their first axis, those of rank 0 aside (they go with any number)."""
+    return next((len(x) for x in inputs.values() if x.ndim), 1)
+
+
+def cut(inputs: Mapping[str, Array], which: slice | Sequence[int]) -> dict[str, Array]:
+    """Some samples of arrays by name; arrays of rank 0 belong to each of them."""
+    return {name: x[which] if x.ndim else x for name, x in inputs.items()}
+
+
+def padded(inputs: Mapping[str, Array], size: int) -> dict[str, Array]:
+    """Arrays with their last sample repeated up to `size` rows."""
+    missing = size - rows(inputs)
+    if missing <= 0:
+        return dict(inputs)
+    return {
+        name: np.concatenate([x, np.repeat(x[-1:], missing, axis=0)]) if x.ndim else x for name, x in inputs.items()
+    }

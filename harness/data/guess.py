@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from harness.data.arrays import load_npz
+from harness.data.batch import rows
 from harness.data.folder import Listing, list_folder
 from harness.data.images import ImagePipeline
 from harness.data.inputs import InputSpec
@@ -82,7 +83,7 @@ def guess(model: Path, inputs: Sequence[InputSpec], source: Path | None) -> Gues
         steps, reason, others = _image_steps(listing, inputs[0], classes)
     elif source is not None:
         arrays, raw = load_npz(source)
-        count = len(next(iter(arrays.values())))
+        count = rows(arrays)
         summary = f"{count} samples of {', '.join(arrays)}{'' if raw is not None else ', no labels'}"
         if raw is not None and raw.dtype.kind in "iu" and raw.size:
             labels = raw.astype(np.int64)

@@ -22,8 +22,8 @@ class InputSpec:
     Args:
         name: as in the graph.
         dtype: numpy name, "float32".
-        shape: with the batch axis first; None where the size is free. () is a scalar that has no batch axis: a data
-            set holds one value per sample for it, and the caller feeds it alone.
+        shape: with the batch axis first; None where the size is free. () is a scalar that has no batch axis: data
+            give one number for it, the same for every sample.
     """
 
     name: str

@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 
 from harness.data.arrays import ArrayDataSet, ArrayFitter, as_labels
-from harness.data.batch import Array, Batch, Labels
+from harness.data.batch import Array, Batch, Labels, rows
 from harness.data.functions import plugin_error
 from harness.errors import UserError
 
@@ -34,7 +34,7 @@ def pieces(data: Iterable[Any], fitter: ArrayFitter, label_offset: int = 0) -> I
     for index, piece in enumerate(_guarded(data, fitter.source)):
         raw, raw_labels = take_apart(piece, f"{fitter.source}: piece {index}")
         arrays = fitter.match(raw)
-        count = len(next(iter(arrays.values())))
+        count = rows(arrays)
         if not count:
             continue
         plain = as_labels(raw_labels, count, f"{fitter.source}: piece {index}")
@@ -90,11 +90,18 @@ def spool(data: Iterable[Any], fitter: ArrayFitter, name: str, label_offset: int
     """
     files: dict[str, IO[bytes]] = {}
     kinds: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
+    numbers: dict[str, Array] = {}
     labels: list[Labels] = []
     count = 0
     for arrays, batch in pieces(data, fitter):
         count += batch.real
         for key, x in arrays.items():
+            if not x.ndim:
+                if numbers.setdefault(key, x) != x:
+                    raise UserError(
+                        f"{name}: the number of '{key}' changes from {numbers[key]} to {x}; give one for all"
+                    )
+                continue
             kind = (x.shape[1:], x.dtype)
             if kinds.setdefault(key, kind) != kind:
                 raise UserError(
@@ -105,7 +112,7 @@ def spool(data: Iterable[Any], fitter: ArrayFitter, name: str, label_offset: int
             file.write(np.ascontiguousarray(x).data)
         if batch.labels is not None:
             labels.append(batch.labels)
-    mapped: dict[str, Array] = {}
+    mapped: dict[str, Array] = dict(numbers)
     for key, file in files.items():
         file.flush()
         shape, dtype = kinds[key]

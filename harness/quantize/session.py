@@ -11,7 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data import Batch, DataSpec, InputSpec, Preprocess, network_inputs, stream_batches
+from harness.data import (
+    Batch,
+    DataSpec,
+    InputSpec,
+    Preprocess,
+    data_inputs,
+    network_inputs,
+    network_outputs,
+    stream_batches,
+)
 from harness.errors import UserError
 from harness.quantize.calibrator import Calibration, calibrate
 from harness.quantize.dynamic_range import DynamicRange, Scheme, of_stats, of_values
@@ -25,6 +34,7 @@ from harness.quantize.quantizer import QuantizedModel, quantize
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.rulebooks.rules import Sign
 from harness.quantize.sensitivity import Progress, sensitivity
+from harness.quantize.sequence import check_state, sequence_batches
 from harness.quantize.session_file import load_session, save_session
 from harness.quantize.validation import MetricFunction, ValidationResult, validate
 
@@ -40,16 +50,22 @@ class Quantizer:
     Args:
         model: a float ONNX network; never changed.
         environment: gpu, cpu, fpga or host.
+        state: {input: output} of a recurrent network. Its data then lack these inputs and come in the order of time;
+            each network is fed the state that it made itself, from zeros on.
 
     Raises:
-        UserError: the network is unreadable, or the environment unknown.
+        UserError: the network is unreadable, the environment unknown, or `state` names no input or output.
     """
 
-    def __init__(self, model: str | Path, environment: str = "cpu") -> None:
+    def __init__(self, model: str | Path, environment: str = "cpu", state: Mapping[str, str] | None = None) -> None:
         rule_book(environment)
         self.model = Path(model)
         self.environment = environment
         read_model(self.model)
+        self.state = dict(state or {})
+        if self.state:
+            outputs = [name for name, _ in network_outputs(self.model)]
+            check_state(network_inputs(self.model), outputs, self.state)
         self.digest = sha256_of(self.model)
         self.calibration: Calibration | None = None
         self.quantized: QuantizedModel | None = None
@@ -311,18 +327,19 @@ class Quantizer:
         return Path(path)
 
     @classmethod
-    def load(cls, path: str | Path, model: str | Path | None = None) -> Self:
+    def load(cls, path: str | Path, model: str | Path | None = None, state: Mapping[str, str] | None = None) -> Self:
         """Read a session.
 
         Args:
             path: what `save` wrote.
             model: where the network is now, when it has moved.
+            state: of a recurrent network, as for the class; a session does not hold it.
 
         Raises:
             UserError: not a session, or the network is gone or changed.
         """
         content, calibration = load_session(Path(path))
-        quantizer = cls(model or content.model, content.environment)
+        quantizer = cls(model or content.model, content.environment, state)
         if quantizer.digest != content.digest:
             msg = f"{quantizer.model}: changed since the session was saved; give that network with model=…"
             raise UserError(msg)
@@ -350,10 +367,13 @@ class Quantizer:
             raise UserError(msg)
 
     def _stream(self, data: str | Path | DataSpec | Iterable[Any], preprocess: Preprocess | None) -> Iterator[Batch]:
-        return stream_batches(data, self._inputs(), preprocess=preprocess)
+        """Batches of all inputs; those of a recurrent network with the state that the float network comes to."""
+        if not self.state:
+            return stream_batches(data, self._inputs(), preprocess=preprocess)
+        return sequence_batches(self.model, data, self.state, preprocess)
 
     def _inputs(self) -> tuple[InputSpec, ...]:
-        return network_inputs(self.model)
+        return data_inputs(network_inputs(self.model), self.state)
 
 
 def samples_of(stream: Iterable[Batch]) -> tuple[list[dict[str, NDArray[Any]]], NDArray[Any] | None]:
@@ -365,6 +385,8 @@ def samples_of(stream: Iterable[Batch]) -> tuple[list[dict[str, NDArray[Any]]], 
 
 def _labelled(batch: Batch) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
     real = batch.real
+    if real == batch.size:
+        return dict(batch.inputs), batch.labels
     inputs = {
         name: np.asarray(value)[:real] if np.ndim(value) else np.asarray(value) for name, value in batch.inputs.items()
     }

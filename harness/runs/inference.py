@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from harness.data.batch import cut, rows
 from harness.runs.samples import Array, feeds, join
 from harness.targets.client import AgentClient
 from harness.targets.values import PreparedNetwork
@@ -54,11 +55,11 @@ def infer_sequence(
     Returns:
         (outputs, name → array [N, …]; the state after the last sample).
     """
-    count = len(next(iter(inputs.values())))
+    count = rows(inputs)
     parts: list[tuple[dict[str, Array], int]] = []
     current = dict(state)
     for index in range(count):
-        sample = {name: array[index : index + 1] for name, array in inputs.items()}
+        sample = cut(inputs, slice(index, index + 1))
         (answer,) = client.infer(prepared.network_id, [{**sample, **current}])
         current = {name: np.asarray(answer[output]) for name, output in state_names.items()}
         kept = {name: array for name, array in answer.items() if name not in state_names.values()}

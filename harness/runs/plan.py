@@ -26,9 +26,9 @@ from harness.data.functions import import_function
 from harness.errors import UserError
 from harness.job import Job
 from harness.judge.metrics import resolve_metrics
+from harness.quantize.sequence import with_states, zero_state
 from harness.runs.networks import calibration_feeds
 from harness.runs.profile import Profile
-from harness.runs.sequences import with_states
 from harness.targets.lab import Lab, Target
 
 
@@ -76,11 +76,7 @@ class Plan:
 
     def zero_state(self) -> dict[str, NDArray[np.generic]]:
         """The state a recurrent network starts from; empty for the others. Free dimensions count as 1."""
-        return {
-            spec.name: np.zeros([size if isinstance(size, int) and size > 0 else 1 for size in spec.shape], spec.dtype)
-            for spec in self.inputs
-            if spec.name in self.job.state
-        }
+        return zero_state(self.inputs, self.job.state)
 
 
 def new_run_id(job_name: str) -> str:
@@ -182,7 +178,7 @@ def _split(job: Job, count: int) -> Split:
 
 
 def _fixed_batch(job: Job, inputs: Sequence[InputSpec]) -> int | None:
-    insists = inputs[0].fixed_batch
+    insists = next((spec for spec in inputs if spec.shape), inputs[0]).fixed_batch
     if job.batch is not None and insists is not None and job.batch != insists:
         raise UserError(
             f"{job.path}: batch: {job.batch}, but {job.model.name} was exported for a fixed batch of {insists}; "

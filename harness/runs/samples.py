@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.data import Batch, DataSet
+from harness.data.batch import cut, padded, rows
 from harness.errors import UserError
 
 Array = NDArray[np.generic]
@@ -87,21 +88,20 @@ def feeds(inputs: Mapping[str, Array], fixed_batch: int | None) -> Iterator[tupl
     """Cut one chunk into what the network takes at a time.
 
     Args:
-        inputs: name → array whose first axis counts samples.
+        inputs: name → array whose first axis counts samples; arrays of rank 0 go with every batch.
         fixed_batch: the batch the network insists on, None when it is free.
 
     Yields:
         (inputs of one batch, how many of its samples are real): the last batch of a fixed size repeats its last
         sample to fill up.
     """
-    count = len(next(iter(inputs.values())))
+    count = rows(inputs)
     size = fixed_batch or min(_BATCH_SAMPLES, count)
     for start in range(0, count, size):
         real = min(size, count - start)
-        part = {name: array[start : start + real] for name, array in inputs.items()}
+        part = cut(inputs, slice(start, start + real))
         if fixed_batch and real < fixed_batch:
-            padding = fixed_batch - real
-            part = {name: np.concatenate([a, np.repeat(a[-1:], padding, axis=0)]) for name, a in part.items()}
+            part = padded(part, fixed_batch)
         yield part, real
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from harness.data.batch import padded
 from harness.errors import BadResult, BoardError
 from harness.judge.figure import Network, Source
 from harness.record import BlockRecord, Loading, Shipment, TargetRecord, TelemetryRecord
@@ -188,7 +189,7 @@ class TargetTask:
         finished = self._whole_pairs()
         size = self.plan.fixed_batch or 1
         sample = self.plan.data.read(self.plan.samples[:1]).inputs
-        inputs = {key: np.repeat(array, size, axis=0) for key, array in sample.items()} | self.plan.zero_state()
+        inputs = padded(sample, size) | self.plan.zero_state()
         timing = Timing(
             client,
             ids,

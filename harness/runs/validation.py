@@ -237,9 +237,13 @@ def _spool(batches: Iterable[Batch], path: Path) -> None:
         files: dict[str, IO[bytes]] = {}
         kinds: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}
         labels: list[NDArray[np.int64]] = []
+        numbers: dict[str, NDArray[Any]] = {}
         count = 0
         for batch in batches:
             for name, array in batch.inputs.items():
+                if not np.ndim(array):
+                    numbers[name] = np.asarray(array)
+                    continue
                 x = np.asarray(array)[: batch.real]
                 if kinds.setdefault(name, (x.shape[1:], x.dtype)) != (x.shape[1:], x.dtype):
                     msg = f"data: samples of '{name}' change from {list(kinds[name][0])} to {list(x.shape[1:])}"
@@ -258,6 +262,9 @@ def _spool(batches: Iterable[Batch], path: Path) -> None:
                 header = {"descr": dtype.str, "fortran_order": False, "shape": (count, *shape)}
                 np.lib.format.write_array_header_2_0(member, header)
                 shutil.copyfileobj(file, member)
+        for name, number in numbers.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, number)
         if labels:
             with archive.open("labels.npy", "w") as member:
                 np.lib.format.write_array(member, np.concatenate(labels))
