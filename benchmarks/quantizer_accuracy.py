@@ -125,8 +125,21 @@ def run(effort: Effort) -> Result:
     if reason := quantizer_networks.missing():
         return Result((), (f"accuracy of the int8 networks: {reason}",))
     networks = ("resnet8", "kws") if effort.is_quick else quantizer_networks.NAMES
-    found = list(outcomes(networks, ENVIRONMENTS, 100 if effort.is_quick else None))
+    found = []
+    for outcome in outcomes(networks, ENVIRONMENTS, 100 if effort.is_quick else None):
+        found.append(outcome)
+        print(f"  {told(outcome)}", flush=True)
     return Result(tuple(rows(found)))
+
+
+def told(outcome: Outcome) -> str:
+    """One line, as soon as it is known."""
+    result = outcome.comparison
+    agreement = "" if result.agreement is None else f" agreement {result.agreement:.3f}"
+    return (
+        f"{outcome.network} {outcome.environment}:{agreement} {result.sqnr_db:.2f} dB, lost "
+        f"{result.lost_points:+.2f} of {result.n}, {outcome.cpu_s:.1f} CPU s"
+    )
 
 
 def rows(found: Sequence[Outcome]) -> Iterator[Row]:
@@ -224,13 +237,7 @@ def main() -> None:
     limit = 100 if arguments.quick else None
     for outcome in outcomes(arguments.networks.split(","), arguments.environments.split(","), limit, arguments.keep):
         found.append(outcome)
-        result = outcome.comparison
-        agreement = "" if result.agreement is None else f" agreement {result.agreement:.3f}"
-        print(
-            f"{outcome.network} {outcome.environment}:{agreement} {result.sqnr_db:.2f} dB, lost "
-            f"{result.lost_points:+.2f} of {result.n}, {outcome.cpu_s:.1f} CPU s",
-            flush=True,
-        )
+        print(told(outcome), flush=True)
         if arguments.notes:
             print(*(f"  {note}" for note in outcome.model.notes), sep="\n")
     rich.get_console().width = max(rich.get_console().width, 160)

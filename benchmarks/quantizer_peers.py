@@ -152,6 +152,7 @@ def _take_turns(
         for tool in candidates if number % 2 == 0 else reversed(candidates):
             if tool.name in failed:
                 continue
+            print(f"  {name}: {tool.name} {tool.variant}", flush=True)
             try:
                 used.setdefault(tool, []).append(measure(tool, _task_of(tool, task)))
             except ToolFailed as error:

@@ -19,7 +19,10 @@ needs_networks = pytest.mark.skipif(not SHARED.is_dir(), reason="the networks ar
 
 def chain(*operators: str) -> onnx.ModelProto:
     """A graph x → t0 → t1 … of these operators."""
-    scales = [numpy_helper.from_array(np.float32(1 / 256), "scale"), numpy_helper.from_array(np.uint8(0), "zero")]
+    scales = [
+        numpy_helper.from_array(np.array(1 / 256, np.float32), "scale"),
+        numpy_helper.from_array(np.array(0, np.uint8), "zero"),
+    ]
     nodes = []
     for index, operator in enumerate(operators):
         extra = ["scale", "zero"] if operator.endswith("Linear") else []
