@@ -101,7 +101,7 @@ def tokens(count: int, seed: int) -> np.ndarray:
 
 def made(path: Path, environment: str, out: Path) -> QuantizedModel:
     calibration = calibrate(path, [{"x": tokens(32, 0)}], environment=environment)
-    return quantize(path, calibration, environment=environment, method="minmax", out=out)
+    return quantize(path, calibration, environment=environment, method="minmax", out=out, recover=())
 
 
 def session(out: QuantizedModel, optimized: Path) -> ort.InferenceSession:

@@ -19,7 +19,7 @@ ENVIRONMENTS = ["gpu", "cpu", "fpga", "host"]
 
 def made(path: Path, environment: str, data: np.ndarray, out: Path) -> QuantizedModel:
     calibration = calibrate(path, [{"image": data}], environment=environment)
-    return quantize(path, calibration, environment=environment, method="minmax", out=out)
+    return quantize(path, calibration, environment=environment, method="minmax", out=out, recover=())
 
 
 def detector(builder: type[Any], path: Path, *, box_gain: float, decode: bool) -> Path:

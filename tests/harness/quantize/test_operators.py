@@ -245,7 +245,7 @@ def session(path: Path, disabled: tuple[str, ...] = (), optimized: Path | None =
 
 def made(path: Path, environment: str, data: np.ndarray, out: Path) -> QuantizedModel:
     calibration = calibrate(path, [{"image": data}], environment=environment)
-    return quantize(path, calibration, environment=environment, method="minmax", out=out)
+    return quantize(path, calibration, environment=environment, method="minmax", out=out, recover=())
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

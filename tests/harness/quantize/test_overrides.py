@@ -22,7 +22,7 @@ def made(
     """(tensor → scale, zero point of activations; layer → weight scales) of the int8 network."""
     calibration = calibrate(path, [{"image": data}], environment=environment)
     out = work / "q.onnx"
-    quantize(path, calibration, environment=environment, method="minmax", out=out, overrides=overrides)
+    quantize(path, calibration, environment=environment, method="minmax", out=out, overrides=overrides, recover=())
     graph = Graph(read_model(out))
     scales = {
         node.input[0]: (graph.array(node.input[1]), graph.array(node.input[2]))
