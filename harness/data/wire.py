@@ -116,8 +116,9 @@ def split_model(data: memoryview, least: int) -> tuple[ModelProto, dict[int, tup
                 left_out[len(tensors)] = span
             tensors.append(tensor)
     model = ModelProto.FromString(bytes(rest))
-    model.graph.MergeFrom(GraphProto.FromString(bytes(graph)))
-    model.graph.initializer.extend(tensors)
+    if graph or tensors:
+        model.graph.MergeFrom(GraphProto.FromString(bytes(graph)))
+        model.graph.initializer.extend(tensors)
     return model, left_out
 
 
