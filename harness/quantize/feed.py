@@ -41,8 +41,24 @@ class InputSpec:
         return self.shape[0] if self.shape else None
 
 
+_NUMBERS = "biuf"
 #: Element types that exist in NumPy and can be handed to the runtime.
-_FEEDABLE = "biuf"
+_FEEDABLE = frozenset(
+    {
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+        TensorProto.DOUBLE,
+        TensorProto.BOOL,
+        TensorProto.INT8,
+        TensorProto.INT16,
+        TensorProto.INT32,
+        TensorProto.INT64,
+        TensorProto.UINT8,
+        TensorProto.UINT16,
+        TensorProto.UINT32,
+        TensorProto.UINT64,
+    }
+)
 
 
 def input_specs(graph: Graph) -> tuple[InputSpec, ...]:
@@ -62,12 +78,11 @@ def _dtype(graph: Graph, name: str) -> np.dtype[Any]:
         msg = f"input {name!r} of the network is a {found}; only tensors can be fed"
         raise UserError(msg)
     element_type = graph.element_type(name) or TensorProto.FLOAT
-    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(element_type))
-    if dtype.kind not in _FEEDABLE:
+    if element_type not in _FEEDABLE:
         found = TensorProto.DataType.Name(element_type).lower()
         msg = f"input {name!r} of the network is {found}; only numbers of NumPy's types can be fed: cast inside it"
         raise UserError(msg)
-    return dtype
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(element_type))
 
 
 def checked(batch: Batch, specs: tuple[InputSpec, ...], what: str) -> dict[str, NDArray[Any]]:
@@ -88,7 +103,7 @@ def checked(batch: Batch, specs: tuple[InputSpec, ...], what: str) -> dict[str, 
             msg = f"{what}: the data lack the input {spec.name!r}; they offer {', '.join(batch) or 'nothing'}"
             raise UserError(msg)
         value = _array(batch[spec.name], spec, what)
-        if value.dtype.kind not in _FEEDABLE or (spec.dtype.kind in "iu" and value.dtype.kind == "f"):
+        if value.dtype.kind not in _NUMBERS or (spec.dtype.kind in "iu" and value.dtype.kind == "f"):
             msg = f"{what}: input {spec.name!r} is {value.dtype}, the network takes {spec.dtype}; convert the data"
             raise UserError(msg)
         fed[spec.name] = value.astype(spec.dtype, copy=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -88,7 +87,7 @@ def fold_constants(model: ModelProto) -> None:
             # A weight that is transposed or scaled is as large as before; a table made from its shape is not.
             room = max([MAX_FOLDED_ELEMENTS, *(sizes.get(name, 0) for name in node.input)])
             made = {name: values[name] for name in node.output if name and name in values}
-            if made and sum(value.size for value in made.values()) <= room and not _needed_unknown(graph, made):
+            if made and sum(value.size for value in made.values()) <= room:
                 done.update(made)
                 sizes |= {name: value.size for name, value in made.items()}
         folded = [node for node in nodes if all(not name or name in done for name in node.output)]
@@ -98,11 +97,6 @@ def fold_constants(model: ModelProto) -> None:
                 if name:
                     set_initializer(model, name, values[name])
     _replace_nodes(model, [node for node in model.graph.node if id(node) not in gone])
-
-
-def _needed_unknown(graph: Graph, made: Mapping[str, NDArray[Any]]) -> bool:
-    """Whether the runtime takes a value only while its shape is not known: Range of a vector of one element."""
-    return any(value.ndim and use.node.op_type == "Range" for name, value in made.items() for use in graph.uses[name])
 
 
 def _evaluate(model: ModelProto, nodes: list[NodeProto]) -> dict[str, NDArray[Any]]:
@@ -124,6 +118,20 @@ def _evaluate(model: ModelProto, nodes: list[NodeProto]) -> dict[str, NDArray[An
         return dict(zip(wanted, run_session(open_session(part, "constants"), {}, "constants", wanted), strict=True))
     except UserError:
         return {}  # left as they are: the network still computes them itself
+
+
+def ranges_from_scalars(model: ModelProto) -> None:
+    """Give Range scalars where it has constants of shape [1]: the runtime takes those only while they are not known."""
+    graph = Graph(model)
+    for node in graph.nodes:
+        if node.op_type != "Range" or node.domain:
+            continue
+        for slot, name in enumerate(node.input):
+            if graph.is_constant(name) and graph.shape(name) == (1,):
+                scalar = graph.free_name(f"{name}.scalar")
+                set_initializer(model, scalar, graph.array(name).reshape(()))
+                node.input[slot] = scalar
+                graph.reindex()
 
 
 def remove_no_ops(model: ModelProto) -> dict[str, str]:

@@ -43,6 +43,8 @@ _COMMON_TYPES = frozenset(
     }
 )
 
+_COMMON_TYPE_NAMES = frozenset(f"tensor({TensorProto.DataType.Name(kind).lower()})" for kind in _COMMON_TYPES if kind)
+
 _AXIS_REDEFINED = ("Softmax", "LogSoftmax")
 
 
@@ -219,12 +221,16 @@ _REDEFINED = frozenset({"GroupNormalization"})
 
 
 def _signature(schema: onnx.defs.OpSchema, like: onnx.defs.OpSchema) -> object:
-    """Names of inputs and outputs, and the defaults of those attributes that `like` has."""
+    """Names of inputs and outputs, the common types they take, and the defaults of those attributes that `like` has."""
     attributes = {
         name: schema.attributes[name].default_value.SerializeToString() if name in schema.attributes else None
         for name in like.attributes
     }
-    return [(port.name, port.option) for port in (*schema.inputs, *schema.outputs)], attributes
+    types = {
+        entry.type_param_str: sorted(_COMMON_TYPE_NAMES & set(entry.allowed_type_strs))
+        for entry in schema.type_constraints
+    }
+    return [(port.name, port.option) for port in (*schema.inputs, *schema.outputs)], types, attributes
 
 
 @functools.cache

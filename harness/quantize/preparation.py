@@ -59,6 +59,7 @@ def prepare_model(model: ModelProto, what: str) -> Prepared:
         folding.constants_to_initializers(copy)
     removed = folding.remove_no_ops(copy)
     folding.fold_constants(copy)
+    folding.ranges_from_scalars(copy)
     widen(copy)
     copy = infer_types(copy)
     if unrolled := unroll(copy):

@@ -56,7 +56,13 @@ class Case:
             copy = ModelProto()
             copy.CopyFrom(self.source.model)
             return copy
-        return onnx.load(Path(self.source.model_dir) / "model.onnx")
+        return onnx.load(self._folder / "model.onnx")
+
+    @property
+    def _folder(self) -> Path:
+        assert isinstance(self.source, TestCase)
+        assert self.source.model_dir is not None
+        return Path(self.source.model_dir)
 
     def own_inputs(self) -> list[Any]:
         """The test's own first set of inputs: arrays, or lists and None for sequences and optionals."""
@@ -64,8 +70,10 @@ class Case:
             return [_random_input(value) for value in onnx.load(self.source).graph.input[:1]]
         if self.source.data_sets is not None:
             return [_plain(value) for value in self.source.data_sets[0][0]]
-        folder = Path(self.source.model_dir) / "test_data_set_0"
-        files = sorted(folder.glob("input_*.pb"), key=lambda path: int(path.stem.removeprefix("input_")))
+        files = sorted(
+            (self._folder / "test_data_set_0").glob("input_*.pb"),
+            key=lambda path: int(path.stem.removeprefix("input_")),
+        )
         return [_read(path, value.type) for path, value in zip(files, self.model().graph.input, strict=False)]
 
 
@@ -120,7 +128,7 @@ def feeds(case: Case, model: ModelProto) -> list[Feed]:
     own = {name: value for name, value in own.items() if name not in constants}
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(case.identity.encode()).digest()[:4], "big"))
     drawn = {
-        name: rng.normal(size=value.shape).astype(value.dtype)
+        name: np.asarray(rng.normal(size=value.shape), value.dtype)
         if isinstance(value, np.ndarray) and value.dtype.kind == "f"
         else value
         for name, value in own.items()
