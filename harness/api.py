@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from harness.data import DataSpec, Preprocess, network_outputs
+from harness.data import DataSpec, Preprocess, network_outputs, stream_batches
 from harness.errors import UserError
 from harness.job import Job, job_from_mapping, load_job
 from harness.quantize import Quantizer as Session
@@ -89,9 +89,12 @@ class Quantizer(Session):
             model=self.model,
             quantized=self.quantized.path,
             environment=self.environment,
-            data=data if isinstance(data, str | Path | DataSpec) else self._stream(data, preprocess),
+            data=data
+            if isinstance(data, str | Path | DataSpec)
+            else stream_batches(data, self._inputs(), preprocess=preprocess),
             preprocess=preprocess if named and preprocess is not None else Preprocess(),
             metrics=metrics,
+            state=self.state,
             profile=profile,
             out=None if out is None else Path(out),
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 from numpy.typing import NDArray
 
 from harness.data import Batch, DataSpec, InputSpec, Preprocess, data_inputs, network_inputs, stream_batches
@@ -49,6 +50,37 @@ def check_state(inputs: Sequence[InputSpec], outputs: Sequence[str], state: Mapp
             raise UserError(msg)
 
 
+class Stateful:
+    """A network that carries its state from one pass to the next; any network, where it has none.
+
+    Args:
+        session: the network; returns `shown` and the outputs that become the state.
+        shown: outputs to return.
+        state: state input → the output that becomes it.
+        first: the state before the first pass.
+    """
+
+    def __init__(
+        self, session: ort.InferenceSession, shown: Sequence[str], state: Mapping[str, str], first: Arrays
+    ) -> None:
+        self._session = session
+        self._shown = len(shown)
+        self._names = [*shown, *state.values()]
+        self._state = state
+        self._current = dict(first)
+
+    def run(self, inputs: Arrays, what: str) -> list[NDArray[Any]]:
+        """The shown outputs of one pass.
+
+        Args:
+            inputs: all inputs but the state.
+            what: how to call them in an error.
+        """
+        values = run_session(self._session, {**inputs, **self._current}, what, self._names)
+        self._current = dict(zip(self._state, values[self._shown :], strict=True))
+        return values[: self._shown]
+
+
 def with_states(
     model: Path, samples: Iterable[Arrays], state: Mapping[str, str], first: Arrays
 ) -> Iterator[dict[str, NDArray[Any]]]:
@@ -69,8 +101,7 @@ def with_states(
     for sample in one_by_one(samples):
         feed = {**sample, **current}
         yield feed
-        values = run_session(session, feed, str(model), outputs)
-        current = dict(zip(state, values, strict=True))
+        current = dict(zip(state, run_session(session, feed, str(model), outputs), strict=True))
 
 
 def sequence_batches(

@@ -318,8 +318,9 @@ class Quantizer:
         if self.quantized is None:
             msg = "nothing to validate yet; call quantize() first"
             raise UserError(msg)
-        pairs = (_labelled(batch) for batch in self._stream(data, preprocess))
-        return validate(self.model, self.quantized, pairs, metrics)
+        # Without the state: each of the two networks makes its own.
+        stream = stream_batches(data, self._inputs(), preprocess=preprocess)
+        return validate(self.model, self.quantized, (_labelled(batch) for batch in stream), metrics, self.state)
 
     def save(self, path: str | Path) -> Path:
         """Write the session: network by path and digest, calibration in full."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.data import network_inputs
 from harness.errors import UserError
-from harness.quantize.feed import Batch, input_specs, passes
+from harness.quantize.feed import Batch, InputSpec, checked, input_specs, passes
 from harness.quantize.graph import Graph, read_model
 from harness.quantize.learnables import learnable_memory_bytes
 from harness.quantize.lift import separate_constants
 from harness.quantize.quantizer import QuantizedModel
-from harness.quantize.runtime import open_session, run_session, sqnr_db, with_outputs
+from harness.quantize.runtime import open_session, sqnr_db, with_outputs
 from harness.quantize.score import scored_tensors
+from harness.quantize.sequence import Stateful, one_by_one, zero_state
 
 #: (outputs of the network [N, …], labels [N]) → figure.
 MetricFunction = Callable[[NDArray[Any], NDArray[Any]], float]
@@ -67,6 +69,7 @@ def validate(
     quantized: QuantizedModel,
     data: Iterable[tuple[Batch, NDArray[Any] | None]],
     metrics: Sequence[str | MetricFunction] | None = None,
+    state: Mapping[str, str] | None = None,
 ) -> ValidationResult:
     """Run both networks over labelled data through ONNX Runtime on this machine.
 
@@ -75,6 +78,8 @@ def validate(
         quantized: its int8 form.
         data: stream of (inputs, labels or None).
         metrics: names (accuracy_top1, accuracy_top5) or functions; None: accuracy_top1 where there are labels.
+        state: {input: output} of a recurrent network, which the data then lack: samples come in the order of time, and
+            each network is fed the state that it made itself.
 
     Raises:
         UserError: no data, an unknown metric, or a metric without labels.
@@ -85,10 +90,14 @@ def validate(
     specs = input_specs(graph)
     # Of the float file as it is: names of inner tensors survive in the int8 one only where nothing folded.
     known = set(Graph(both[1]).producer)
-    scored = tuple(name for name in scored_tensors(graph) if name in known) or tuple(graph.outputs)
-    shown = tuple(dict.fromkeys((graph.outputs[0], *scored)))
+    carried = dict(state or {})
+    results = [name for name in graph.outputs if name not in carried.values()]
+    scored = tuple(name for name in scored_tensors(graph) if name in known and name not in carried.values()) or tuple(
+        results
+    )
+    shown = tuple(dict.fromkeys((results[0], *scored)))
     sessions = [
-        open_session(with_outputs(model, shown, only=True), what, disabled_optimizers=disabled)
+        open_session(with_outputs(model, (*shown, *carried.values()), only=True), what, disabled_optimizers=disabled)
         for model, what, disabled in (
             (both[0], str(float_model), ()),
             (both[1], str(quantized.path), quantized.disabled_optimizers),
@@ -97,10 +106,12 @@ def validate(
     outputs: tuple[list[list[NDArray[Any]]], ...] = ([], [])
     labels: list[NDArray[Any]] = []
     samples = 0
+    first = zero_state(network_inputs(Path(float_model)), carried) if carried else {}
+    arms = [Stateful(session, shown, carried, first) for session in sessions]
     for batch, given in data:
-        for inputs, count in passes([batch], specs, "validation data"):
-            for collected, session in zip(outputs, sessions, strict=True):
-                collected.append([value[:count] for value in run_session(session, inputs, "validation data", shown)])
+        for inputs, count in _steps(batch, specs, carried):
+            for collected, arm in zip(outputs, arms, strict=True):
+                collected.append([value[:count] for value in arm.run(inputs, "validation data")])
             samples += count
         if given is not None:
             labels.append(np.asarray(given).reshape(-1))
@@ -120,6 +131,18 @@ def validate(
         sqnr_db(reference, other),
         _agreement(parts[0][0], parts[1][0]),
     )
+
+
+def _steps(
+    batch: Batch, specs: tuple[InputSpec, ...], state: Mapping[str, str]
+) -> Iterator[tuple[Mapping[str, NDArray[Any]], int]]:
+    """(inputs of one pass, number of samples); of a recurrent network without its state."""
+    if not state:
+        yield from passes([batch], specs, "validation data")
+        return
+    fed = tuple(spec for spec in specs if spec.name not in state)
+    for sample in one_by_one([checked(batch, fed, "validation data")]):
+        yield sample, 1
 
 
 def _joined(parts: Parts) -> NDArray[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -102,6 +102,7 @@ def validate_on(
     data: str | Path | DataSpec | Iterable[Batch],
     preprocess: Preprocess,
     metrics: Sequence[str | MetricFunction] | None,
+    state: Mapping[str, str],
     profile: str,
     out: Path | None,
 ) -> ValidationResult:
@@ -116,6 +117,7 @@ def validate_on(
         data: a DATA name, or batches as the network takes them; those are written to an .npz in the run's folder.
         preprocess: of named data.
         metrics: as `scored_by` takes them; None: accuracy_top1 where there are labels.
+        state: {input: output} of a recurrent network.
         profile: quick or standard.
         out: the run's folder, with its own database; None: a temporary one.
 
@@ -140,7 +142,14 @@ def validate_on(
         # Any path does: nothing is read from it, but names of modules start from its folder.
         path = Path.cwd() / "job.yaml"
         job = Job(
-            slug(model.stem), path, model.absolute(), spec, preprocess, metrics=(), quantized=quantized.absolute()
+            slug(model.stem),
+            path,
+            model.absolute(),
+            spec,
+            preprocess,
+            state=dict(state),
+            metrics=(),
+            quantized=quantized.absolute(),
         )
         plan = make_plan(
             job, Lab(lab, {target.name: under_rules}), None, profile=find_profile(profile), split_name="all", out=folder
@@ -158,7 +167,7 @@ def validate_on(
         if comparison.status != "done":
             kind = _ERRORS.get(comparison.status, BoardError)
             raise kind(target.name, comparison.target.error or comparison.status)
-        reader = SampleReader(plan.data, plan.samples)
+        reader = SampleReader(plan.data, plan.samples, in_one=bool(state))
         kept = OutputStore(store, plan.run_id, target.name, folder)
         first, second = (_joined(kept, network, reader) for network in _ARMS)
         return _result(comparison, plan, scores, first, second, outputs[0])
