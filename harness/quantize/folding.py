@@ -80,13 +80,15 @@ def fold_constants(model: ModelProto) -> None:
     sizes = {name: int(np.prod(tensor.dims)) for name, tensor in graph.initializers.items()}
     gone: set[int] = set()
     # The results of a large network's constants are not held all at once.
-    for nodes in [[node] for node in foldable] if is_light(model) else [foldable]:
-        values = _evaluate(model, nodes)
+    at_once = {} if is_light(model) else _evaluate(model, foldable)
+    # One that the runtime refuses must not keep the others.
+    for nodes in [foldable] if at_once else [[node] for node in foldable]:
+        values = at_once or _evaluate(model, nodes)
         done: set[str] = set()
         for node in nodes:
             # A weight that is transposed or scaled is as large as before; a table made from its shape is not.
             room = max([MAX_FOLDED_ELEMENTS, *(sizes.get(name, 0) for name in node.input)])
-            made = {name: values[name] for name in node.output if name and name in values}
+            made = {name: values[name] for name in node.output if isinstance(values.get(name), np.ndarray)}
             if made and sum(value.size for value in made.values()) <= room:
                 done.update(made)
                 sizes |= {name: value.size for name, value in made.items()}
@@ -120,9 +122,13 @@ def _evaluate(model: ModelProto, nodes: list[NodeProto]) -> dict[str, NDArray[An
         return {}  # left as they are: the network still computes them itself
 
 
-def ranges_from_scalars(model: ModelProto) -> None:
-    """Give Range scalars where it has constants of shape [1]: the runtime takes those only while they are not known."""
-    graph = Graph(model)
+def ranges_from_scalars(model: ModelProto) -> bool:
+    """Give Range scalars where it has constants of shape [1]: the runtime takes those only while they are not known.
+
+    Returns:
+        whether there was any.
+    """
+    graph, found = Graph(model), False
     for node in graph.nodes:
         if node.op_type != "Range" or node.domain:
             continue
@@ -132,6 +138,8 @@ def ranges_from_scalars(model: ModelProto) -> None:
                 set_initializer(model, scalar, graph.array(name).reshape(()))
                 node.input[slot] = scalar
                 graph.reindex()
+                found = True
+    return found
 
 
 def remove_no_ops(model: ModelProto) -> dict[str, str]:

@@ -16,6 +16,7 @@ from harness.quantize.control_flow import fold_control_flow
 from harness.quantize.external import scratch
 from harness.quantize.graph import read_model
 from harness.quantize.lift import lift
+from harness.quantize.recovery.prepared import with_balanced_weights
 from harness.quantize.recurrent.unroll import unroll
 from harness.quantize.widen import widen
 from harness.quantize.writing import write_model
@@ -59,7 +60,8 @@ def prepare_model(model: ModelProto, what: str) -> Prepared:
         folding.constants_to_initializers(copy)
     removed = folding.remove_no_ops(copy)
     folding.fold_constants(copy)
-    folding.ranges_from_scalars(copy)
+    if folding.ranges_from_scalars(copy):
+        folding.fold_constants(copy)
     widen(copy)
     copy = infer_types(copy)
     if unrolled := unroll(copy):
@@ -104,17 +106,19 @@ def _dims(values: Iterable[onnx.ValueInfoProto]) -> Iterator[onnx.TensorShapePro
             yield from value.type.tensor_type.shape.dim
 
 
-def prepare(path: str | Path, out: str | Path) -> Path:
+def prepare(path: str | Path, out: str | Path, *, equalize: bool = True) -> Path:
     """Write the prepared form of a network: same outputs within float tolerance; preparing twice changes nothing.
 
     Args:
         path: a float ONNX network of any opset.
         out: where the prepared one goes; a single file, above 2 GB with `out`.data beside it.
+        equalize: even out the weights' ranges across convolutions, by powers of two. `quantize` does without: it
+            tries a finer equalization itself, and keeps it where it helps.
 
     Raises:
         UserError: the file is no readable network, or cannot be lifted to opset 13.
     """
     with scratch():
-        prepared = prepare_model(read_model(Path(path)), str(path))
-        write_model(prepared.model, Path(out))
+        model = prepare_model(read_model(Path(path)), str(path)).model
+        write_model(with_balanced_weights(model) if equalize else model, Path(out))
     return Path(out)

@@ -29,6 +29,7 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     ort_errors.RuntimeException,
     ort_errors.ModelLoadCanceled,
     ort_errors.EPFail,
+    RuntimeError,  # its Python side, of types that NumPy lacks
 )
 
 _CODES = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
