@@ -25,6 +25,7 @@ from harness.quantize.overrides import (
 )
 from harness.quantize.placement import Plan, make_plan
 from harness.quantize.preparation import Prepared, prepare_model
+from harness.quantize.recovery.effort import MOST_STEPS, rounding_steps
 from harness.quantize.recovery.recover import STEPS, Recovery, RecoveryStep, check_steps
 from harness.quantize.recurrent.weights import takes_int8_weights
 from harness.quantize.rewrite import build
@@ -39,6 +40,8 @@ METADATA_KEY = "quantrig.quantization"
 #: Optimizer of ONNX Runtime that re-quantizes float weights beside int8 activations, per tensor, at session start:
 #: with one layer left in float it turned 13.0 dB into 4.7 (ONNX Runtime 1.31.1).
 REQUANTIZER = "WeightBiasQuantization"
+#: Steps of recovery that a network of any size can be given.
+_CHEAP_STEPS = frozenset({"bias-correction"})
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,9 @@ def quantize(
             notes.extend(f"{layer!r} {reason}" for layer, reason in heads.items())
         own = resolve_overrides(graph, plan, _renamed(parse_overrides(overrides), preparation))
         candidate = Candidate(graph, plan, calibration.tensors, calibration.means, own)
+        if allowed - _CHEAP_STEPS and rounding_steps(graph, plan) > MOST_STEPS:
+            allowed &= _CHEAP_STEPS
+            notes.append("a network of this size gets bias correction alone: other recovery would take hours")
         samples = _Samples.of(calibration, held_back)
         if not samples.gate:
             chosen = "minmax" if method == "auto" else method

@@ -7,6 +7,7 @@ this is sequential bias correction (Nagel et al., 'A white paper on neural netwo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from harness.quantize.correction import takes_bias
 from harness.quantize.graph import Graph
 from harness.quantize.overrides import Overrides
 from harness.quantize.placement import Plan
+from harness.quantize.recovery.effort import MOST_INPUTS, MOST_WEIGHTS
 from harness.quantize.recovery.moments import Matrices, Moments, matrices, moments
 from harness.quantize.recovery.solve import Aim, Layer, solve
 from harness.quantize.recovery.stepper import Feed, Stepper
@@ -25,8 +27,6 @@ from harness.quantize.weights import LayerParameters, QuantizedTensor, real_bias
 
 #: Of the positions that a layer is judged at: the same data give the same int8 network.
 _SEED = 0
-#: Layers with more inputs per output get their bias corrected only: their second moments take K² numbers, K³ steps.
-_MOST_INPUTS = 4608
 
 
 def reconstructed(
@@ -71,7 +71,7 @@ def reconstructed(
         actual.before(unit.name)
         layer = _layer(graph, plan, unit, scales, parameters[unit.name], overrides)
         if layer is not None:
-            many = layer.weights.values.shape[2] > _MOST_INPUTS
+            many = layer.weights.values.shape[2] > MOST_INPUTS
             seen = _seen(graph, unit, layer.weights, target, actual, random, means_only=many)
             if seen is not None:
                 result[unit.name] = solve(layer, seen, Aim.BIAS if many else aim)
@@ -88,8 +88,10 @@ def _layer(
     nearest: LayerParameters,
     overrides: Overrides,
 ) -> Layer | None:
+    if unit.weight is None or math.prod(graph.initializers[unit.weight.tensor].dims) > MOST_WEIGHTS:
+        return None
     weights = matrices(graph, unit)
-    if weights is None or unit.weight is None or len(graph.uses[unit.weight.tensor]) > 1:
+    if weights is None or len(graph.uses[unit.weight.tensor]) > 1:
         return None
     group = plan.group_of.get(unit.data[0].tensor)
     return Layer(

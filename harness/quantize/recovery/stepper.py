@@ -86,6 +86,8 @@ class Stepper:
                 for collected, value in zip(results, run_session(session, feed, self._what, wanted), strict=True):
                     collected.append(value)
             self._live |= dict(zip(wanted, results, strict=True))
+        ran = {node.name for node in nodes}
+        self._given = {place: value for place, value in self._given.items() if place[0] not in ran}
         self._drop_the_read()
 
     def _drop_the_read(self) -> None:
