@@ -13,7 +13,6 @@ from onnx import ModelProto
 from harness.errors import UserError
 from harness.quantize.candidate import Candidate
 from harness.quantize.correction import bias_corrections
-from harness.quantize.graph import Graph
 from harness.quantize.recovery.reconstruct import reconstructed
 from harness.quantize.recovery.rescaled import Replan, with_absorbed_bias, with_filled_channels
 from harness.quantize.recovery.solve import Aim
@@ -27,8 +26,6 @@ STEPS: tuple[StepName, ...] = get_args(StepName)
 
 #: Gain below which a step is not worth its change, dB: repeating the measurement on other samples moves it by as much.
 WORTH_DB = 0.1
-#: Samples that layers are fitted to. Twice as many gain 0.1 dB on MobileNet v1 and SqueezeNet, at twice the time.
-_SAMPLES = 16
 _LEAST_PASSES = 4
 #: The largest tensor of all fitted samples together stays below this.
 _MOST_BYTES = 48 << 20
@@ -144,7 +141,7 @@ class Recovery:
             better = self._better("bias-correction", best, self._made(candidate, scales, corrected), report=report)
             if better is not best:
                 best, parameters = better, corrected
-        feeds = _fitting(candidate.graph, self._feeds)
+        feeds = _fitting(candidate, self._feeds)
         # Rounding includes the sequential correction of biases; that alone is tried where the whole does not help.
         for name, aim in (("rounding", Aim.WEIGHTS), ("sequential-bias-correction", Aim.BIAS)):
             if name not in self._allowed or not feeds:
@@ -182,13 +179,13 @@ class Recovery:
         return after if kept else before
 
 
-def _fitting(graph: Graph, feeds: Sequence[Feed]) -> Sequence[Feed]:
+def _fitting(candidate: Candidate, feeds: Sequence[Feed]) -> Sequence[Feed]:
     """As many of the samples as keep the largest tensor of all passes in memory."""
     if not feeds:
         return []
     largest = 1
-    for node in graph.nodes:
+    for node in candidate.graph.nodes:
         for name in node.output:
-            shape = graph.shape(name) if name else None
+            shape = candidate.graph.shape(name) if name else None
             largest = max(largest, 4 * math.prod(size or 1 for size in shape or ()))
-    return feeds[: max(min(_SAMPLES, _MOST_BYTES // largest), _LEAST_PASSES)]
+    return feeds[: max(min(candidate.plan.rules.fitted_samples, _MOST_BYTES // largest), _LEAST_PASSES)]

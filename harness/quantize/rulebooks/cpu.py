@@ -73,5 +73,6 @@ RULES = RuleBook(
             "Clip",
         }
     ),
+    fitted_samples=16,
     methods=("minmax", "percentile", "mse", "entropy"),
 )

@@ -216,12 +216,15 @@ def test_bias_correction_is_reported_and_helps(
     data = (net.rng.normal(size=(16, 16, 4, 4)) + 1).astype(np.float32)
     calibration = calibrate(path, [{"x": data}], environment="fpga")
     fresh = {"x": (net.rng.normal(size=(16, 16, 4, 4)) + 1).astype(np.float32)}
-    plain = quantize(
-        path, dataclasses.replace(calibration, means={}), environment="fpga", method="minmax", out=tmp_path / "a.onnx"
+    plain = quantize(path, calibration, environment="fpga", method="minmax", out=tmp_path / "a.onnx", recover=())
+    mended = quantize(
+        path, calibration, environment="fpga", method="minmax", out=tmp_path / "b.onnx", recover=("bias-correction",)
     )
-    mended = quantize(path, calibration, environment="fpga", method="minmax", out=tmp_path / "b.onnx")
-    assert not any("bias correction" in note for note in plain.notes)
-    assert any("analytic bias correction: +" in note for note in mended.notes)
+    assert not any("bias-correction" in note for note in plain.notes)
+    (step,) = mended.steps
+    assert step.name == "bias-correction"
+    assert step.kept
+    assert step.after_db > step.before_db
     reference = run(path, fresh)[0][:, 1:]
     assert sqnr_db(reference, run(mended.path, fresh)[0][:, 1:]) > sqnr_db(reference, run(plain.path, fresh)[0][:, 1:])
 
