@@ -65,7 +65,7 @@ class Scaling:
 
 
 def find_links(graph: Graph) -> list[Link]:
-    """The tensors between convolutions that nothing but scalable layers touch."""
+    """The tensors behind convolutions that nothing but scalable layers touch, up to convolutions or matrix products."""
     return [
         link
         for node in graph.nodes
@@ -91,9 +91,7 @@ def _link(graph: Graph, maker: NodeProto) -> Link | None:
     high, clip = None, None
     while tensor not in graph.outputs and tensor not in graph.read_in_bodies:
         uses = graph.uses[tensor]
-        if uses and all(
-            use.slot == 0 and use.node.op_type == "Conv" and _own_parameters(graph, use.node) for use in uses
-        ):
+        if uses and all(use.slot == 0 and _reads_channels(graph, use.node) for use in uses):
             return Link(maker.name, tuple(bends), tuple(use.node.name for use in uses), tensor, high, clip)
         if len(uses) != 1 or uses[0].slot or uses[0].node.domain:
             return None
@@ -103,11 +101,31 @@ def _link(graph: Graph, maker: NodeProto) -> Link | None:
             if found is None or found[0] != 0 or clip is not None:
                 return None
             high, clip = found[1], node.name if found[1] is not None else None
-        elif node.op_type not in _HOMOGENEOUS or len([name for name in node.output if name]) > 1:
+        elif (node.op_type not in _HOMOGENEOUS and not _drops_positions(graph, node)) or len(
+            [name for name in node.output if name]
+        ) > 1:
             return None
         bends.append(node.name)
         tensor = node.output[0]
     return None
+
+
+def _reads_channels(graph: Graph, node: NodeProto) -> bool:
+    """Whether a layer reads axis 1 with weights of its own, [outputs, channels, …]."""
+    if node.domain or not _own_parameters(graph, node):
+        return False
+    if node.op_type == "Conv":
+        return True
+    plain = attribute(node, "alpha", 1.0) == 1.0 and attribute(node, "transA", 0) == 0
+    return node.op_type == "Gemm" and plain and attribute(node, "transB", 0) == 1
+
+
+def _drops_positions(graph: Graph, node: NodeProto) -> bool:
+    """Whether a layer takes axes of length 1 behind the channels away, as stands before a recurrent layer."""
+    if node.op_type != "Squeeze" or len(node.input) < 2 or not graph.is_constant(node.input[1]):
+        return False
+    rank = len(graph.shape(node.input[0]) or ())
+    return rank > 2 and all(int(axis) % rank > 1 for axis in graph.array(node.input[1]).reshape(-1))
 
 
 class _Weights:
