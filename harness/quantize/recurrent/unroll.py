@@ -163,7 +163,7 @@ class _Steps:
         offset = writer.constant(bias, f"{self.prefix}B")
         source, steps = self.layer.node.input[0], self.layer.steps
         if steps == 1:
-            rows = writer.add("Squeeze", [source, writer.integers(0)], f"{self.prefix}X")
+            rows = writer.without_first_axis(source, f"{self.prefix}X")
             return [writer.add("Gemm", [rows, weights, offset], f"{self.prefix}input", transB=1)]
         rows = writer.add("Reshape", [source, writer.integers(-1, direction.input_weights.shape[1])], f"{self.prefix}X")
         flat = writer.add("Gemm", [rows, weights, offset], f"{self.prefix}input", transB=1)

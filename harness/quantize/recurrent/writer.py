@@ -23,6 +23,7 @@ class Writer:
     """
 
     def __init__(self, graph: Graph, layer: str, reason: str) -> None:
+        self._graph = graph
         self.model: ModelProto = graph.model
         self.layer = layer
         self.reason = reason
@@ -47,6 +48,15 @@ class Writer:
     def add(self, op: str, inputs: list[str], role: str, **attributes: Any) -> str:  # noqa: ANN401 - ONNX's own
         """A node that rule books judge; returns the tensor it makes."""
         return self.several(op, inputs, role, 1, **attributes)[0]
+
+    def without_first_axis(self, source: str, role: str) -> str:
+        """A tensor [1, …] as […]: what it was made from where it was given that axis just before."""
+        maker = self._graph.producer.get(source)
+        if maker is not None and maker.op_type == "Unsqueeze" and len(maker.input) > 1:
+            axes = maker.input[1]
+            if self._graph.is_constant(axes) and self._graph.array(axes).reshape(-1).tolist() == [0]:
+                return maker.input[0]
+        return self.add("Squeeze", [source, self.integers(0)], role)
 
     def gate(self, op: str, inputs: list[str], role: str, **attributes: Any) -> str:  # noqa: ANN401 - ONNX's own
         """A node of gates or state, which stays float."""
