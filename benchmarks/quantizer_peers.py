@@ -236,11 +236,11 @@ def _calibration_rows(name: str, task: Task, repetitions: int, samples: int) -> 
         )
         few = [measure(tool, replace(_variant(task, tool.variant), count=samples // 4)) for tool in tools]
         yield Row(
-            f"{name}: memory of the calibration ({mine}), N = {samples} over N = {samples // 4}",
+            f"{name}: memory of the calibration ({mine}) above the start, N = {samples} over N = {samples // 4}",
             "x",
-            (taken[0][-1].process_peak_mb / few[0].process_peak_mb,),
+            (taken[0][-1].call_growth_mb / few[0].call_growth_mb,),
             peer_name=tools[1].name,
-            peer=(taken[1][-1].process_peak_mb / few[1].process_peak_mb,),
+            peer=(taken[1][-1].call_growth_mb / few[1].call_growth_mb,),
         )
 
 
