@@ -201,34 +201,6 @@ def test_auto_takes_the_method_that_measures_best(
     assert best == pytest.approx(max(scores.values()), abs=0.01)
 
 
-def test_bias_correction_is_reported_and_helps(
-    tmp_path: Path, builder: Callable[..., Any], run: Callable[..., Any]
-) -> None:
-    # Per-tensor scales and one loud channel: the others' weights round badly, and their input has a mean.
-    net = builder(2)
-    w = net.rng.normal(size=(16, 16)).astype(np.float32) * 0.02
-    w[0] *= 60
-    net.constant("w", w.reshape(16, 16, 1, 1))
-    net.add("Relu", ["x"], "relu")
-    net.add("Conv", ["relu", "w"], "y")
-    path = tmp_path / "net.onnx"
-    onnx.save(net.model({"x": ["N", 16, 4, 4]}, {"y": ["N", 16, 4, 4]}), path)
-    data = (net.rng.normal(size=(16, 16, 4, 4)) + 1).astype(np.float32)
-    calibration = calibrate(path, [{"x": data}], environment="fpga")
-    fresh = {"x": (net.rng.normal(size=(16, 16, 4, 4)) + 1).astype(np.float32)}
-    plain = quantize(path, calibration, environment="fpga", method="minmax", out=tmp_path / "a.onnx", recover=())
-    mended = quantize(
-        path, calibration, environment="fpga", method="minmax", out=tmp_path / "b.onnx", recover=("bias-correction",)
-    )
-    assert not any("bias-correction" in note for note in plain.notes)
-    (step,) = mended.steps
-    assert step.name == "bias-correction"
-    assert step.kept
-    assert step.after_db > step.before_db
-    reference = run(path, fresh)[0][:, 1:]
-    assert sqnr_db(reference, run(mended.path, fresh)[0][:, 1:]) > sqnr_db(reference, run(plain.path, fresh)[0][:, 1:])
-
-
 def test_unknown_layers_are_refused_with_the_nearest_name(
     branched: Path, tmp_path: Path, images: Callable[..., Any]
 ) -> None:

@@ -14,6 +14,7 @@ from harness.quantize.graph import Graph
 from harness.quantize.preparation import prepare
 from harness.quantize.recovery.absorption import absorbable, absorbed
 from harness.quantize.recovery.equalization import balanced, equalized, filled, find_links
+from harness.quantize.runtime import with_outputs
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_balancing_changes_no_bit_and_settles(
         peaks = np.abs(of.array("a.w")).reshape(8, -1).max(axis=1)
         return float(peaks.max() / peaks.min())
 
-    assert spread(changed) < spread(graph) / 4
+    assert spread(changed) <= spread(graph) / 2  # the square root of it goes to the reader, to within a power of two
 
 
 def test_a_bounded_activation_is_not_balanced(chain: Callable[..., Graph]) -> None:
@@ -79,11 +80,11 @@ def test_filled_channels_reach_the_end_of_the_range(
     bend: str,
     power_of_two: bool,
 ) -> None:
-    graph = chain(bend)
+    graph = chain(bend, spread=1.5)
     links = find_links(graph)
     feed = {"x": images(16)}
     names = [link.tensor for link in links]
-    values = run(graph.model, feed, names)
+    values = run(with_outputs(graph.model, names), feed, names)
     peaks = {
         name: np.abs(value).max(axis=(0, 2, 3)).astype(np.float64) for name, value in zip(names, values, strict=True)
     }
@@ -92,7 +93,7 @@ def test_filled_channels_reach_the_end_of_the_range(
     # On the data that the peaks are of, nothing is cut that was not cut before.
     before, after = run(graph.model, feed)[0], run(changed, feed)[0]
     assert np.abs(before - after).max() < 2e-5 * np.abs(before).max()
-    for link, value in zip(links, run(changed, feed, names), strict=True):
+    for link, value in zip(links, run(with_outputs(changed, names), feed, names), strict=True):
         top = np.abs(value).max(axis=(0, 2, 3))
         assert top.max() / top.min() < 1.001
         if power_of_two:
@@ -128,13 +129,18 @@ def test_absorbed_bias_moves_to_the_reader(
     net.conv("relu", "y", (2, 4, 3, 3), bias=False)
     graph = Graph(net.model({"x": ["N", 3, 8, 8]}, {"y": ["N", 2, 6, 6]}))
     links, feed = find_links(graph), {"x": images(8)}
-    floors = {"relu": run(graph.model, feed, ["relu"])[0].min(axis=(0, 2, 3)).astype(np.float64)}
+    floors = {
+        "relu": run(with_outputs(graph.model, ["relu"]), feed, ["relu"])[0].min(axis=(0, 2, 3)).astype(np.float64)
+    }
     amounts = absorbable(graph, links, floors)
     assert amounts["a"][0] > 8
     assert amounts["a"][1] == 0
     changed = absorbed(graph, links, amounts)
     assert np.allclose(run(graph.model, feed)[0], run(changed, feed)[0], atol=1e-5)
-    assert run(changed, feed, ["relu"])[0].max() < run(graph.model, feed, ["relu"])[0].max() / 4
+    assert (
+        run(with_outputs(changed, ["relu"]), feed, ["relu"])[0].max()
+        < run(with_outputs(graph.model, ["relu"]), feed, ["relu"])[0].max() / 4
+    )
 
 
 def test_a_reader_that_pads_absorbs_nothing(builder: Callable[..., Any]) -> None:

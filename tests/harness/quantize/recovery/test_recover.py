@@ -85,6 +85,8 @@ def test_one_step_alone(uneven: Path, tmp_path: Path, images: Callable[..., Any]
     for name in STEPS:
         result = made(uneven, tmp_path / f"{name}.onnx", "fpga", images, recover=(name,))
         assert {step.name for step in result.steps} <= {name}
+        if name == "bias-correction":
+            assert [step.kept for step in result.steps] == [True]
     only_bias = made(uneven, tmp_path / "bias.onnx", "fpga", images, recover=("sequential-bias-correction",))
     plain = made(uneven, tmp_path / "plain.onnx", "fpga", images, recover=())
 
