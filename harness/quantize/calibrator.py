@@ -21,6 +21,7 @@ from harness.quantize.placement import Layers, make_plan, tensors_to_observe
 from harness.quantize.preparation import Prepared, prepare_model
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.runtime import open_session, run_session, with_outputs
+from harness.quantize.spread import Spread
 from harness.quantize.tables import TABLE_COLUMNS, calibration_rows
 
 #: Samples remembered so that `quantize` can score its choices when it is given none.
@@ -123,7 +124,7 @@ def calibrate_prepared(
     session = open_session(shown, what)
     stats = {name: TensorStats.empty(histograms=histograms) for name in wanted}
     sums = {name: ChannelSums(axis) for name, axis in plan.mean_axis.items()}
-    kept: list[Mapping[str, NDArray[Any]]] = []
+    kept: Spread[Mapping[str, NDArray[Any]]] = Spread(KEPT_SAMPLES)
     samples = 0
     specs = input_specs(graph)
     free = {spec.name: spec.batch is None for spec in specs}
@@ -138,14 +139,13 @@ def calibrate_prepared(
             stats[name] = seen
             if name in sums:
                 sums[name].add(value)
-        if len(kept) < KEPT_SAMPLES:
-            kept.append({name: _first(value, free[name], count) for name, value in inputs.items()})
+        kept.offer(lambda: {name: _first(value, free[name], count) for name, value in inputs.items()})  # noqa: B023
         samples += count
         if progress is not None:
             progress(samples)
     means = {name: mean for name, total in sums.items() if (mean := total.mean()) is not None}
     rows = calibration_rows(prepared, graph, plan, stats, layers)
-    return Calibration(digest, environment, layers, samples, stats, means, tuple(kept), tuple(rows))
+    return Calibration(digest, environment, layers, samples, stats, means, kept.picked(), tuple(rows))
 
 
 def _first(value: NDArray[Any], free: bool, count: int) -> NDArray[Any]:
