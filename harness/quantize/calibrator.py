@@ -115,6 +115,7 @@ def calibrate_prepared(
         msg = f"layers: {layers!r} is neither 'needed' nor 'all'"
         raise UserError(msg)
     graph = Graph(prepared.model)
+    specs = input_specs(graph)
     plan = make_plan(graph, rule_book(environment))
     wanted = tensors_to_observe(graph, plan, layers)
     fed = [name for name in wanted if name in graph.inputs]
@@ -126,7 +127,6 @@ def calibrate_prepared(
     sums = {name: ChannelSums(axis) for name, axis in plan.mean_axis.items()}
     kept: Spread[Mapping[str, NDArray[Any]]] = Spread(KEPT_SAMPLES)
     samples = 0
-    specs = input_specs(graph)
     free = {spec.name: spec.batch is None for spec in specs}
     for inputs, count in passes(batches, specs, what):
         values = {name: inputs[name] for name in fed}
@@ -158,9 +158,9 @@ def _complain(graph: Graph, name: str, value: NDArray[Any], samples: int, what: 
     where, remedy = f"input {name!r}", "clean the data"
     if name in graph.producer:
         maker = graph.producer[name]
-        constant = non_finite_constant(graph, maker)
+        constant = non_finite_constant(graph, name)
         where, remedy = f"layer {maker.name!r}", "check the network"
         if constant is not None:
-            remedy = f"its initializer {constant!r} is not finite: {remedy}"
+            remedy = f"initializer {constant!r} is not finite: {remedy}"
     msg = f"{what}: {where} holds {kind} at sample {samples + 1} or soon after; {remedy}"
     raise UserError(msg)

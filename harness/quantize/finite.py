@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto
 
 from harness.errors import UserError
 from harness.quantize.graph import Graph
@@ -20,9 +19,18 @@ def is_finite(values: NDArray[Any]) -> bool:
     return bool(np.isfinite(values.min()) and np.isfinite(values.max()))
 
 
-def non_finite_constant(graph: Graph, node: NodeProto) -> str | None:
-    """The first constant that a layer reads and that holds NaN or infinity."""
-    return next((name for name in node.input if graph.is_constant(name) and not is_finite(graph.array(name))), None)
+def non_finite_constant(graph: Graph, tensor: str) -> str | None:
+    """The nearest constant before a tensor that holds NaN or infinity, None when there is none."""
+    pending, seen = [tensor], {tensor}
+    while pending:
+        node = graph.producer.get(pending.pop(0))
+        for name in node.input if node is not None else ():
+            if graph.is_constant(name) and not is_finite(graph.array(name)):
+                return name
+            if name not in seen:
+                seen.add(name)
+                pending.append(name)
+    return None
 
 
 def require_finite(name: str, values: NDArray[Any], layer: str) -> None:

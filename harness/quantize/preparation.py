@@ -16,6 +16,7 @@ from harness.quantize.control_flow import fold_control_flow
 from harness.quantize.external import scratch
 from harness.quantize.graph import read_model
 from harness.quantize.lift import lift
+from harness.quantize.order import sort_nodes
 from harness.quantize.recovery.prepared import with_balanced_weights
 from harness.quantize.recurrent.unroll import unroll
 from harness.quantize.widen import widen
@@ -52,6 +53,7 @@ def prepare_model(model: ModelProto, what: str) -> Prepared:
     copy = ModelProto()
     copy.CopyFrom(model)
     name_nodes(copy)
+    sort_nodes(copy)
     copy = lift(copy, what)
     name_nodes(copy)
     folding.constants_to_initializers(copy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +10,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from harness.quantize.graph import Graph, drop_unused_initializers, names_read_inside, set_initializer, subgraphs
+from harness.quantize.graph import Graph, drop_unused_initializers, set_initializer
 from harness.quantize.observe import TensorStats
+from harness.quantize.order import in_order
 from harness.quantize.placement import Plan
 from harness.quantize.recurrent.weights import int8_weights
 from harness.quantize.rulebooks.rules import Placement
@@ -188,7 +188,7 @@ class _Builder:
 
     def finish(self) -> ModelProto:
         """Sort the nodes and drop what nothing reads."""
-        nodes = _sorted([*self.new, *self.model.graph.node])
+        nodes = in_order([*self.new, *self.model.graph.node])
         del self.model.graph.node[:]
         self.model.graph.node.extend(nodes)
         del self.model.graph.value_info[:]
@@ -200,31 +200,3 @@ def _connect(node: NodeProto, slot: int, tensor: str) -> None:
     while len(node.input) <= slot:
         node.input.append("")
     node.input[slot] = tensor
-
-
-def _sorted(nodes: list[NodeProto]) -> list[NodeProto]:
-    """Nodes in topological order, otherwise in the order given (ONNX demands the former)."""
-    maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    waits: list[set[int]] = []
-    for index, node in enumerate(nodes):
-        read = set(node.input)
-        for body in subgraphs(node):
-            read |= names_read_inside(body)
-        waits.append({maker[name] for name in read if name in maker and maker[name] != index})
-    readers: dict[int, list[int]] = {}
-    for index, before in enumerate(waits):
-        for other in before:
-            readers.setdefault(other, []).append(index)
-    ready = [index for index, before in enumerate(waits) if not before]
-    heapq.heapify(ready)
-    order: list[NodeProto] = []
-    while ready:
-        index = heapq.heappop(ready)
-        copy = NodeProto()
-        copy.CopyFrom(nodes[index])
-        order.append(copy)
-        for reader in readers.get(index, ()):
-            waits[reader].discard(index)
-            if not waits[reader]:
-                heapq.heappush(ready, reader)
-    return order

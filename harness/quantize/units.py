@@ -156,6 +156,8 @@ def _type_problem(graph: Graph, node: NodeProto, kind: Kind) -> str | None:
             return "the type of its input is not known before it runs"
         if element_type != TensorProto.FLOAT:
             return f"its input is {TensorProto.DataType.Name(element_type).lower()}, not float"
+        if kind is Kind.WEIGHTED and 0 in (graph.shape(name) or ()):
+            return "its input or its weights have no elements"
     return None
 
 
