@@ -25,6 +25,7 @@ from harness.yamlfile import Document, FileModel, parse_yaml, read_yaml, validat
 __all__ = ["Job", "QuantizeSpec", "import_function", "job_from_mapping", "load_job", "parse_job"]
 
 Method = Literal["auto", "minmax", "histogram", "entropy", "percentile", "mse"]
+Step = Literal["bias-correction", "rounding", "sequential-bias-correction", "equalization", "absorption"]
 LayerMethod = Literal["minmax", "histogram", "entropy", "percentile", "mse"]
 DEFAULT_METRICS = ("accuracy_top1",)
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
@@ -37,12 +38,14 @@ class QuantizeSpec:
     Args:
         method: how ranges are chosen; "auto" leaves it to the rule book of the environment.
         exclude: layers that stay float.
+        recover: steps that may win accuracy back, by name; None allows all of them.
         overrides: layer → {method, weights, activation} of its own (docs/quantization.md, 'One layer at a time').
         per_environment: by environment (gpu, cpu, fpga, host), the fields that differ there.
     """
 
     method: str = "auto"
     exclude: tuple[str, ...] = ()
+    recover: tuple[str, ...] | None = None
     overrides: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     per_environment: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -53,8 +56,10 @@ class QuantizeSpec:
     def as_json(self) -> dict[str, Any]:
         """The `quantize:` section that means the same."""
         overrides = {"overrides": {layer: dict(own) for layer, own in self.overrides.items()}} if self.overrides else {}
+        recover = {} if self.recover is None else {"recover": list(self.recover)}
         return (
             {"method": self.method, "exclude": list(self.exclude)}
+            | recover
             | overrides
             | {
                 environment: {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items()}
@@ -161,15 +166,17 @@ class _OverrideFile(FileModel):
 class _MethodFile(FileModel):
     method: Method | None = None
     exclude: list[str] | None = None
+    recover: list[Step] | None = None
     overrides: dict[str, _OverrideFile] | None = None
 
     def settings(self) -> dict[str, Any]:
         """The fields that were set."""
         exclude = None if self.exclude is None else tuple(self.exclude)
+        recover = None if self.recover is None else tuple(self.recover)
         overrides = None
         if self.overrides is not None:
             overrides = {layer: own.model_dump(exclude_none=True) for layer, own in self.overrides.items()}
-        fields = {"method": self.method, "exclude": exclude, "overrides": overrides}
+        fields = {"method": self.method, "exclude": exclude, "recover": recover, "overrides": overrides}
         return {name: value for name, value in fields.items() if value is not None}
 
 

@@ -79,6 +79,12 @@ def quantize(
     samples: Count = 100,
     method: Method = "auto",
     exclude: Annotated[list[str] | None, typer.Option("--exclude", help="Leave this layer float.")] = None,
+    recover: Annotated[
+        str,
+        typer.Option(
+            "--recover", help="Steps that may win accuracy back: all, none, or names with commas.", metavar="STEPS"
+        ),
+    ] = "all",
     sqnr_target: Annotated[
         float | None, typer.Option("--sqnr-target", help="Leave layers float until this SQNR is met.", metavar="DB")
     ] = None,
@@ -102,9 +108,15 @@ def quantize(
     from harness.api import Quantizer
     from harness.cli.model_data import feeds_with_bar, job_state, open_model_data
     from harness.cli.precision import SQNR_SAMPLES, divide, layers_bar
+    from harness.quantize.recovery.recover import STEPS
 
     choice("--environment", environment, ENVIRONMENTS)
     choice("--method", method, METHODS)
+    steps: tuple[str, ...] = STEPS
+    if recover != "all":
+        steps = tuple(name.strip() for name in recover.split(",") if name != "none")
+    for step in steps:
+        choice("--recover", step, STEPS)
     quantizer = Quantizer(model, environment=environment, state=job_state(job))
     targets = (sqnr_target, agreement_target, accuracy_target)
     if targets == (None, None, None):
@@ -115,7 +127,7 @@ def quantize(
         opened = open_model_data(model, data, job, samples)
         with feeds_with_bar("calibrate", opened, quiet=as_json) as feeds:
             quantizer.calibrate(feeds, layers="needed", method=method)
-        result = quantizer.quantize(out, exclude=list(exclude or []), method=method)
+        result = quantizer.quantize(out, exclude=list(exclude or []), method=method, recover=steps)
     else:
         # A share or a count of labels needs more samples than an SQNR.
         sampled = divide(model, data, job, samples, held_back or (SQNR_SAMPLES if sqnr_target is not None else None))
@@ -125,6 +137,7 @@ def quantize(
                 out,
                 exclude=list(exclude or []),
                 method=method,
+                recover=steps,
                 held_back=sampled.held,
                 sqnr_target=sqnr_target,
                 agreement_target=agreement_target,

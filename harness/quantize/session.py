@@ -31,6 +31,7 @@ from harness.quantize.mixed import Board, Latency, MixedPrecision, goal_of, mixe
 from harness.quantize.placement import Layers
 from harness.quantize.preparation import prepare_model
 from harness.quantize.quantizer import QuantizedModel, quantize
+from harness.quantize.recovery.recover import STEPS
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.rulebooks.rules import Sign
 from harness.quantize.sensitivity import Progress, sensitivity
@@ -144,6 +145,7 @@ class Quantizer:
         held_back: str | Path | DataSpec | Iterable[Any] | None = None,
         overrides: Mapping[str, Any] | None = None,
         *,
+        recover: Collection[str] = STEPS,
         preprocess: Preprocess | None = None,
         sqnr_target: float | None = None,
         agreement_target: float | None = None,
@@ -165,6 +167,7 @@ class Quantizer:
             method: see `harness.quantize.quantize`.
             held_back: data to score choices and the target on, in any form that `validate` takes.
             overrides: layer, or network input → `LayerOverride` or its fields, such as `{"method": "percentile"}`.
+            recover: steps that may win accuracy back, each kept only where it helps; empty rounds to nearest.
             preprocess: of named image data.
             sqnr_target: SQNR of the scores, dB, at least.
             agreement_target: top-1 agreement with the float network, a share, at least.
@@ -203,7 +206,7 @@ class Quantizer:
                     metric=metric,
                     method=method,
                     exclude=exclude,
-                    options={"overrides": overrides} if overrides else None,
+                    options={"overrides": overrides, "recover": tuple(recover)},
                     latency=costs,
                     most_float=most_float,
                     processes=processes,
@@ -222,6 +225,7 @@ class Quantizer:
             out=Path(out),
             held_back=batches,
             overrides=overrides,
+            recover=recover,
         )
         return self.quantized
 

@@ -13,6 +13,7 @@ from harness.data import DataSet
 from harness.data.network_files import network_digest
 from harness.job import Job
 from harness.quantize import QuantizedModel, calibrate, describe_own, learnable_memory_bytes, quantize
+from harness.quantize.recovery.recover import STEPS
 from harness.quantize.writing import as_single_file
 from harness.record import QuantizedRecord
 from harness.runs.samples import Array, feeds
@@ -128,7 +129,8 @@ def _quantize(
 ) -> QuantizedModel:
     choice = job.quantize.for_environment(environment)
     held = held_back(calibration)
-    ranges_from = [index for index in calibration if index not in set(held)] if choice.method == "auto" else calibration
+    deciding = choice.method == "auto" or choice.recover != ()
+    ranges_from = [index for index in calibration if index not in set(held)] if deciding else calibration
     total = len(ranges_from)
     ranges = calibrate(
         job.model,
@@ -145,7 +147,8 @@ def _quantize(
         exclude=tuple(choice.exclude),
         overrides=choice.overrides,
         out=out,
-        held_back=list(feeds_of(held, None)) if choice.method == "auto" else None,
+        held_back=list(feeds_of(held, None)) if deciding else None,
+        recover=STEPS if choice.recover is None else choice.recover,
     )
 
 

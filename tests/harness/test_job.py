@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from harness.errors import UserError
-from harness.job import Job, job_from_mapping, load_job, slug
+from harness.job import Job, Step, job_from_mapping, load_job, slug
+from harness.quantize.recovery.recover import STEPS
 
 CONTRACT = """\
 name: squeezenet
@@ -205,3 +206,7 @@ def test_the_reference_page_loads_and_names_every_field(folder: Path) -> None:
         fields = error_of(folder, f"model: m.onnx\n{wrong}").partition("known: ")[2].split(", ")
         lacking = [name for name in fields if f"`{prefix}{name}`" not in page and f"`.{name}`" not in page]
         assert lacking in ([], ["data"])  # `data` itself is the heading of its fields
+
+
+def test_recovery_steps_of_a_job_are_those_of_the_quantizer() -> None:
+    assert get_args(Step) == STEPS

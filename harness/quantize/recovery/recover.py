@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -156,7 +157,7 @@ class Recovery:
                     aim,
                     overrides=candidate.overrides,
                     what=self._what,
-                    progress=lambda layer, name=name: self._progress(f"{name}: {layer}"),
+                    progress=partial(self._at, name),
                 )
             except (UserError, np.linalg.LinAlgError) as error:
                 self.problems.append(f"{name} left out: {str(error).splitlines()[0]}")
@@ -165,6 +166,9 @@ class Recovery:
             if better is not best:
                 return better
         return best
+
+    def _at(self, name: str, layer: str) -> None:
+        self._progress(f"{name}: {layer}")
 
     def _made(
         self, candidate: Candidate, scales: Mapping[str, Affine], parameters: Mapping[str, LayerParameters]
