@@ -18,7 +18,8 @@ from harness.quantize.feed import Batch
 from harness.quantize.fidelity import Runner, Score
 from harness.quantize.journal import Journal
 from harness.quantize.quantizer import QuantizedModel
-from harness.quantize.sensitivity import LayerCost, Progress, journal_key, rank
+from harness.quantize.recovery.recover import STEPS
+from harness.quantize.sensitivity import SWEEP_STEPS, LayerCost, Progress, journal_key, rank
 from harness.quantize.validation import MetricFunction
 from harness.quantize.variants import Variants, recipe_of
 
@@ -198,6 +199,7 @@ def mixed_precision(
     metric: str | MetricFunction = "accuracy_top1",
     method: str = "auto",
     exclude: Collection[str] = (),
+    recover: Collection[str] = STEPS,
     options: Mapping[str, Any] | None = None,
     latency: Latency | None = None,
     most_float: int | None = None,
@@ -209,9 +211,9 @@ def mixed_precision(
 
     The layers are ranked by `sensitivity`; the shortest head of that list with which the network meets the goal is
     found by doubling and bisection; then each layer of it, the least sensitive first, is tried in int8 again. The same
-    is done with the layers ranked by what each costs alone, and the smaller set is taken. Every network on the way is
-    made by `quantize` and run on the held-back samples. The result is the smallest set that this finds; trying all sets
-    would take 2^layers networks. The same input gives the same result.
+    is done with the layers ranked by what each costs alone, where that gives a smaller set. Every network on the way
+    is made by `quantize`, recovery included, and run on the held-back samples. The result is the smallest set that this
+    finds; trying all sets would take 2^layers networks. The same input gives the same result.
 
     Args:
         model: the float network.
@@ -225,6 +227,7 @@ def mixed_precision(
         metric: of labelled samples, for a goal in points.
         method: how ranges are chosen; `auto` is resolved once, on the all-int8 network.
         exclude: layers that are float in any case.
+        recover: steps of recovery that the networks may use; the ranking uses `SWEEP_STEPS` of them, which are quick.
         options: further arguments of `quantize`.
         latency: decides between layers whose gains are equal within the samples' noise: the cheaper one stays float.
             Asked only for those whose order matters.
@@ -246,16 +249,18 @@ def mixed_precision(
         labels=labels,
         metric=metric,
         exclude=exclude,
+        recover=recover,
         options=options,
     )
-    with Variants(recipe) as variants:
+    quick = replace(recipe, recover=tuple(step for step in recipe.recover if step in SWEEP_STEPS))
+    with Variants(recipe) as variants, Variants(quick) as sweep:
         search = _Search(variants, goal)
         ranking: list[LayerCost] = []
-        costs = _Costs(variants, latency)
+        costs = _Costs(sweep, latency)
         chosen: tuple[str, ...] = ()
         if not search.met(()):
-            journal = None if resume is None else Journal(resume, journal_key(recipe))
-            ranking = rank(variants, processes, journal, progress)
+            journal = None if resume is None else Journal(resume, journal_key(quick))
+            ranking = rank(sweep, processes, journal, progress)
             most = len(ranking) if most_float is None else min(most_float, len(ranking))
             chosen = search.smallest(ranking, costs, most)
         written = variants.write(chosen, out)
@@ -354,11 +359,10 @@ class _Search:
         """The smallest set found, most sensitive first; where nothing meets the goal, the best that was tried."""
         # What a layer gains and what it costs alone rank layers differently where errors cancel or add up.
         alone = sorted(ranking, key=lambda cost: float("inf") if cost.alone_db is None else cost.alone_db)
-        first = self._pruned(self._by_latency(ranking, costs, most), most)
-        second = self._pruned([cost.layer for cost in alone], most)
-        found = [layers for layers in (first, second) if layers is not None]
-        if found:
-            return min(found, key=len)  # of two, the first: the order that latency had a say in
+        found = self._pruned(self._by_latency(ranking, costs, most), most)
+        fewer = self._pruned([cost.layer for cost in alone], most if found is None else len(found) - 1)
+        if fewer is not None or found is not None:
+            return fewer or found or ()
         best = max(self.path, key=lambda step: (self._goal.better(step.figure), -len(step.layers)))
         return best.layers
 

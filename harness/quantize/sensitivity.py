@@ -41,6 +41,10 @@ COLUMNS = (
     "Note",
 )
 
+#: Recovery in a sweep: the one step that costs no more than the network itself. The others take the greater part of a
+#: minute of a core for each network, and mend the same layers in every one of them.
+SWEEP_STEPS = ("bias-correction",)
+
 #: What the journal's lines mean; raise it when they change.
 _JOURNAL_VERSION = 1
 
@@ -88,6 +92,7 @@ def sensitivity(
     labels: NDArray[Any] | None = None,
     metric: str | MetricFunction = "accuracy_top1",
     exclude: Collection[str] = (),
+    recover: Collection[str] = SWEEP_STEPS,
     options: Mapping[str, Any] | None = None,
     processes: int = 1,
     resume: Path | None = None,
@@ -96,8 +101,8 @@ def sensitivity(
 ) -> pd.DataFrame:
     """Rank the int8 layers of a network by what each costs, worst first.
 
-    Each row rests on two networks that are really made by `quantize` (its recovery steps included) and run. Layers
-    that only move values are left out: they lose nothing.
+    Each row rests on two networks that are really made by `quantize` and run. Layers that only move values are left
+    out: they lose nothing.
 
     Args:
         model: the float network.
@@ -109,6 +114,8 @@ def sensitivity(
         labels: int64, one a sample of `held_back`: then the metric is compared too.
         metric: `accuracy_top<K>` or a function of (first output, labels), 1.0 being 100 points.
         exclude: layers that are float in any case.
+        recover: steps of recovery that every one of these networks may use; all of them take minutes instead of
+            seconds.
         options: further arguments of `quantize`.
         processes: how many work at it, each a child `python -m` of its own (no `__main__` guard needed). The figures
             do not depend on it.
@@ -139,6 +146,7 @@ def sensitivity(
         labels=labels,
         metric=metric,
         exclude=exclude,
+        recover=recover,
         options=options,
     )
     with Variants(recipe, runner) as variants:
@@ -150,7 +158,12 @@ def rank(
     variants: Variants, processes: int = 1, journal: Journal | None = None, progress: Progress | None = None
 ) -> list[LayerCost]:
     """`sensitivity` of variants that exist already; they keep the all-int8 network's score."""
-    names = [unit.name for unit in variants.units]
+    if not variants.units:
+        return []
+    made, all_int8 = variants.score(())
+    # Beside the rules, measured ones may keep a layer float.
+    stay = {name for name, _ in made.kept_float}
+    names = [unit.name for unit in variants.units if unit.name not in stay]
     found: dict[str, Mapping[str, Any]] = {}
     if journal is not None:
         found = {name: journal.done[name] for name in names if name in journal.done}
@@ -168,9 +181,6 @@ def rank(
                 journal.add(name, result)
             found[name] = result
             tell(name)
-    if not names:
-        return []
-    all_int8 = variants.score(())[1]
     costs = [_cost(variants, name, found[name], all_int8) for name in names]
     order = {name: index for index, name in enumerate(names)}
     return sorted(costs, key=lambda cost: (-cost.gain_db, _or(cost.alone_db, float("inf")), order[cost.layer]))
@@ -271,6 +281,7 @@ def journal_key(recipe: Recipe, runner: Runner | None = None) -> str:
         recipe.labels,
         name,
         sorted(recipe.exclude),
+        recipe.recover,
         recipe.options,
         None if runner is None else str(getattr(runner, "identity", "another runner")),
     )

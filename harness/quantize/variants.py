@@ -23,6 +23,7 @@ from harness.quantize.observe import TensorStats
 from harness.quantize.placement import make_plan
 from harness.quantize.preparation import prepare_model
 from harness.quantize.quantizer import QuantizedModel, quantize
+from harness.quantize.recovery.recover import check_steps
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.rulebooks.rules import Kind
 from harness.quantize.units import Unit
@@ -42,6 +43,7 @@ class Recipe:
         labels: one a sample, or None.
         metric: of labelled samples.
         exclude: layers that are float in every variant.
+        recover: steps of recovery that `quantize` may use.
         options: further arguments of `quantize`.
     """
 
@@ -53,6 +55,7 @@ class Recipe:
     labels: NDArray[Any] | None
     metric: str | MetricFunction
     exclude: tuple[str, ...] = ()
+    recover: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -115,6 +118,7 @@ class Variants:
             exclude=(*recipe.exclude, *floats),
             out=out,
             held_back=recipe.samples,
+            recover=recipe.recover,
             **recipe.options,
         )
 
@@ -145,6 +149,7 @@ def recipe_of(
     labels: NDArray[Any] | None,
     metric: str | MetricFunction,
     exclude: Collection[str] = (),
+    recover: Collection[str] = (),
     options: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The recipe of a network's variants: `auto` resolved to the method it chooses for the all-int8 network.
@@ -164,9 +169,12 @@ def recipe_of(
         msg = "labels belong to held_back samples; give both"
         raise UserError(msg)
     complete = covering(calibration, model, environment)
-    recipe = Recipe(model, complete, environment, method, samples, labels, metric, tuple(exclude), dict(options or {}))
+    steps = tuple(sorted(check_steps(recover)))
+    recipe = Recipe(
+        model, complete, environment, method, samples, labels, metric, tuple(exclude), steps, dict(options or {})
+    )
     if method == "auto":
-        with Variants(recipe) as variants:
+        with Variants(replace(recipe, recover=())) as variants:
             chosen = variants.write(()).method
         # A network with nothing to quantize has no method; any serves.
         recipe = replace(recipe, method="minmax" if chosen == "none" else chosen)

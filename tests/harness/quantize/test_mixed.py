@@ -54,7 +54,9 @@ def x(images: Callable[..., Images]) -> Images:
 
 
 def search(chain: Path, calibration: Calibration, x: Images, out: Path, goal: Goal, **options: Any) -> MixedPrecision:  # noqa: ANN401 (as mixed_precision)
-    arguments: dict[str, Any] = {"environment": "fpga", "method": "minmax", "held_back": [{"image": x}]} | options
+    arguments: dict[str, Any] = {
+        "environment": "fpga", "method": "minmax", "held_back": [{"image": x}], "recover": ["bias-correction"],
+    } | options  # fmt: skip
     return mixed_precision(chain, calibration, goal=goal, out=out, **arguments)
 
 
@@ -73,7 +75,7 @@ def test_the_set_beside_every_set_there_is(
     def sqnr(floats: tuple[str, ...]) -> float:
         made = quantize(
             chain, calibration, environment="fpga", method="minmax", exclude=floats, out=tmp_path / "one.onnx",
-            held_back=[{"image": x}],
+            held_back=[{"image": x}], recover=["bias-correction"],
         )  # fmt: skip
         return measured(chain, made.path, x, run)[0]
 
@@ -144,6 +146,15 @@ def test_the_same_again(chain: Path, tmp_path: Path, calibration: Calibration, x
     )
     assert first.path == second.path
     assert first.quantized.digest == second.quantized.digest
+
+
+def test_networks_are_recovered_as_quantize_does_it(
+    chain: Path, tmp_path: Path, calibration: Calibration, x: Images
+) -> None:
+    options: dict[str, Any] = {"environment": "fpga", "method": "minmax", "held_back": [{"image": x}]}
+    found = mixed_precision(chain, calibration, goal=Goal(Kind.SQNR_DB, 0), out=tmp_path / "a.onnx", **options)
+    assert found.quantized.digest == quantize(chain, calibration, out=tmp_path / "b.onnx", **options).digest
+    assert [step.name for step in found.quantized.steps].count("rounding") == 1
 
 
 def test_excluded_layers_stay_float_and_are_not_counted(
