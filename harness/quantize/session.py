@@ -34,7 +34,7 @@ from harness.quantize.quantizer import QuantizedModel, quantize
 from harness.quantize.recovery.recover import STEPS
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.rulebooks.rules import Sign
-from harness.quantize.sensitivity import Progress, sensitivity
+from harness.quantize.sensitivity import SWEEP_STEPS, Progress, sensitivity
 from harness.quantize.sequence import check_state, sequence_batches
 from harness.quantize.session_file import load_session, save_session
 from harness.quantize.validation import MetricFunction, ValidationResult, validate
@@ -206,7 +206,8 @@ class Quantizer:
                     metric=metric,
                     method=method,
                     exclude=exclude,
-                    options={"overrides": overrides, "recover": tuple(recover)},
+                    recover=recover,
+                    options={"overrides": overrides} if overrides else None,
                     latency=costs,
                     most_float=most_float,
                     processes=processes,
@@ -238,6 +239,7 @@ class Quantizer:
         metric: str | MetricFunction = "accuracy_top1",
         exclude: Collection[str] = (),
         overrides: Mapping[str, Any] | None = None,
+        recover: Collection[str] = SWEEP_STEPS,
         processes: int = 1,
         resume: str | Path | None = None,
         progress: Progress | None = None,
@@ -250,7 +252,7 @@ class Quantizer:
             held_back: data to measure on, in any form that `validate` takes; 16 samples tell an SQNR well enough.
                 None: the few that the calibration remembered.
             preprocess: of named image data.
-            method, metric, exclude, processes, resume, progress: of that function.
+            method, metric, exclude, recover, processes, resume, progress: of that function.
             overrides: of `quantize`.
             target: a board of the lab, by name or as it is: all networks, the float one too, run there.
             lab: a lab file or a `Lab`; None: ./targets.yaml.
@@ -271,6 +273,7 @@ class Quantizer:
                 labels=labels,
                 metric=metric,
                 exclude=exclude,
+                recover=recover,
                 options={"overrides": overrides} if overrides else None,
                 processes=processes,
                 resume=None if resume is None else Path(resume),
