@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from harness.data.network_files import is_outside
 from harness.errors import UserError
 from harness.quantize import Quantizer, calibrate, describe_own, details, learnable_memory_bytes, prepare, quantize
 from harness.quantize import external as external_tensors
+from harness.quantize import quantizer as quantizer_module
 from harness.quantize.external import is_light, scratch
 from harness.quantize.graph import Graph, read_model, sha256_of
 from harness.quantize.lift import default_opset
@@ -73,8 +75,8 @@ def save_external(model: ModelProto, path: Path) -> Path:
     return path
 
 
-def tokens(batch: int, length: int, seed: int = 0) -> dict[str, NDArray[np.float32]]:
-    return {"tokens": np.random.default_rng(seed).normal(size=(batch, length, WIDTH)).astype(np.float32)}
+def tokens(batch: int, length: int, seed: int = 0, width: int = WIDTH) -> dict[str, NDArray[np.float32]]:
+    return {"tokens": np.random.default_rng(seed).normal(size=(batch, length, width)).astype(np.float32)}
 
 
 def dimensions(model: ModelProto) -> list[list[str | int]]:
@@ -104,7 +106,8 @@ def no_single_file(monkeypatch: pytest.MonkeyPatch) -> None:
 def made(path: Path, out: Path, environment: str) -> Any:  # noqa: ANN401 (a QuantizedModel)
     batches = [tokens(2, 3), tokens(2, 5, seed=1)]
     ranges = calibrate(path, batches, environment=environment)
-    return quantize(path, ranges, environment=environment, out=out, held_back=batches[:1])
+    # the cheap step of recovery: the others have a test of their own
+    return quantize(path, ranges, environment=environment, out=out, held_back=batches[:1], recover=("bias-correction",))
 
 
 def test_weights_of_a_large_network_are_not_in_memory(external: Path, lowered: None) -> None:
@@ -133,6 +136,30 @@ def test_where_weights_are_held_changes_no_bit(
     assert light.digest == whole.digest
     assert (tmp_path / "light.onnx").read_bytes() == (tmp_path / "whole.onnx").read_bytes()
     assert {item.name for item in tmp_path.iterdir()} == {"float", "light.onnx", "whole.onnx"}
+
+
+def test_recovery_finds_the_same_from_disk(
+    builder: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All steps; a narrow network, as some of them cost the cube of the width."""
+    path = save_external(network(builder, width=192), tmp_path / "net.onnx")
+    batches = [tokens(2, 3, seed, width=192) for seed in range(3)]
+    results = []
+    for threshold in (1 << 40, 1 << 20):
+        monkeypatch.setattr(network_files, "LARGE_NETWORK_BYTES", threshold)
+        assert is_light(read_model(path)) == (threshold == 1 << 20)
+        ranges = calibrate(path, batches)
+        results.append(quantize(path, ranges, out=tmp_path / f"{threshold}.onnx", held_back=batches[:1]))
+    assert results[0].digest == results[1].digest
+    assert {step.name for step in results[1].steps} >= {"bias-correction", "rounding"}
+
+
+def test_recovery_has_a_budget(external: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quantizer_module, "MOST_STEPS", 1e9)
+    ranges = calibrate(external, [tokens(1, 2)])
+    result = quantize(external, ranges, out=tmp_path / "q.onnx")
+    assert [step.name for step in result.steps] == ["bias-correction"]
+    assert any("bias correction alone" in note for note in result.notes)
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -231,9 +258,9 @@ def test_validation_sessions_and_details(external: Path, tmp_path: Path, lowered
     weights = numpy_helper.to_array(next(t for t in onnx.load(external).graph.initializer if t.name == "up0.w"))
     row = table[table["Optimized Layer Name"] == "up0_Weights"].iloc[0]
     assert (row["MinValue"], row["MaxValue"]) == (weights.min(), weights.max())
-    result = quantizer.quantize(tmp_path / "q.onnx")
+    result = quantizer.quantize(tmp_path / "q.onnx", recover=())
     assert details(result.path).IsQuantized
-    assert describe_own(result.path) == result
+    assert describe_own(result.path) == replace(result, steps=())
     validated = quantizer.validate([tokens(2, 3, seed=5), tokens(1, 8, seed=6)])
     assert validated.NumSamples == 3
     assert validated.sqnr_db > 15
@@ -244,7 +271,7 @@ def test_validation_sessions_and_details(external: Path, tmp_path: Path, lowered
     assert sum(counts.values()) == weights.size
     quantizer.save(tmp_path / "s.quantrig")
     again = Quantizer.load(tmp_path / "s.quantrig")
-    assert again.quantize(tmp_path / "again.onnx").digest == result.digest
+    assert again.quantize(tmp_path / "again.onnx", recover=()).digest == result.digest
 
 
 def test_an_int8_network_above_the_limit_has_a_data_file(
@@ -263,7 +290,7 @@ def test_an_int8_network_above_the_limit_has_a_data_file(
     assert dimensions(onnx.load(result.path)) == [["batch", "length", WIDTH]] * 2
     assert second.digest == result.digest == sha256_of(result.path)
     assert data_file_of(second.path).read_bytes() == data_file_of(result.path).read_bytes()
-    assert describe_own(result.path) == result
+    assert describe_own(result.path) == replace(result, steps=())
     with pytest.raises(UserError, match=r"GB cannot travel to an agent.*on this machine"):
         as_single_file(result.path, tmp_path / "single.onnx")
     assert not (tmp_path / "single.onnx").exists()
@@ -451,7 +478,8 @@ def test_commands_take_large_networks(external: Path, tmp_path: Path) -> None:
     for threshold in (1 << 40, LOWERED):
         out = tmp_path / f"{threshold}.onnx"
         arguments = [str(external), "--data", str(tmp_path / "data.npz"), "--environment", "gpu", "-o", str(out)]
-        command = [sys.executable, "-c", COMMAND, str(threshold), "quantize", *arguments, "--json"]
+        arguments += ["--recover", "none", "--json"]
+        command = [sys.executable, "-c", COMMAND, str(threshold), "quantize", *arguments]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         digests.add(json.loads(done.stdout)["digest"])
@@ -471,6 +499,7 @@ GIB = 1 << 30
 MEASURED = """
 import json, resource, sys, time
 import numpy as np
+from dataclasses import replace
 from pathlib import Path
 from harness.quantize import calibrate, quantize
 model, out, side = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
