@@ -21,11 +21,8 @@ from harness.quantize.placement import Layers, make_plan, tensors_to_observe
 from harness.quantize.preparation import Prepared, prepare_model
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.runtime import open_session, run_session, with_outputs
-from harness.quantize.spread import Spread
+from harness.quantize.spread import Spread, worth_keeping
 from harness.quantize.tables import TABLE_COLUMNS, calibration_rows
-
-#: Samples remembered so that `quantize` can score its choices when it is given none.
-KEPT_SAMPLES = 16
 
 
 @dataclass(frozen=True)
@@ -125,7 +122,7 @@ def calibrate_prepared(
     session = open_session(shown, what)
     stats = {name: TensorStats.empty(histograms=histograms) for name in wanted}
     sums = {name: ChannelSums(axis) for name, axis in plan.mean_axis.items()}
-    kept: Spread[Mapping[str, NDArray[Any]]] = Spread(KEPT_SAMPLES)
+    kept: Spread[Mapping[str, NDArray[Any]]] | None = None
     samples = 0
     free = {spec.name: spec.batch is None for spec in specs}
     for inputs, count in passes(batches, specs, what):
@@ -139,13 +136,14 @@ def calibrate_prepared(
             stats[name] = seen
             if name in sums:
                 sums[name].add(value)
+        kept = Spread(worth_keeping(inputs, count)) if kept is None else kept
         kept.offer(lambda: {name: _first(value, free[name], count) for name, value in inputs.items()})  # noqa: B023
         samples += count
         if progress is not None:
             progress(samples)
     means = {name: mean for name, total in sums.items() if (mean := total.mean()) is not None}
     rows = calibration_rows(prepared, graph, plan, stats, layers)
-    return Calibration(digest, environment, layers, samples, stats, means, kept.picked(), tuple(rows))
+    return Calibration(digest, environment, layers, samples, stats, means, kept.picked() if kept else (), tuple(rows))
 
 
 def _first(value: NDArray[Any], free: bool, count: int) -> NDArray[Any]:

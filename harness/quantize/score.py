@@ -13,9 +13,8 @@ from harness.quantize.feed import Batch, input_specs, passes
 from harness.quantize.graph import Graph
 from harness.quantize.rulebooks.rules import MOVERS, RuleBook
 from harness.quantize.runtime import open_session, run_session, sqnr_db, with_outputs
+from harness.quantize.spread import worth_keeping
 
-#: More samples than this sharpen the estimate of an SQNR by less than a method differs from the next.
-MAX_SAMPLES = 16
 _SQUASHING = frozenset({"Softmax", "LogSoftmax"})
 #: What stands behind the scores of a half-precision network, or of one that returns labels.
 _BEHIND_SCORES = MOVERS | _SQUASHING | {"Cast", "ArgMax"}
@@ -43,12 +42,18 @@ def _is_float(graph: Graph, name: str) -> bool:
     return graph.element_type(name) in {TensorProto.FLOAT, None}
 
 
+def _evenly(batches: Sequence[Batch], most: int) -> Sequence[Batch]:
+    if len(batches) <= most:
+        return batches
+    return [batches[(2 * index + 1) * len(batches) // (2 * most)] for index in range(most)]
+
+
 class Scorer:
     """Holds the float network's scores on a few samples; scores int8 candidates against them.
 
     Args:
         graph: the prepared float network.
-        batches: samples; the first `MAX_SAMPLES` are used.
+        batches: samples; as many as `worth_keeping` are used, spread over them.
         what: how to call the network in an error.
     """
 
@@ -56,10 +61,12 @@ class Scorer:
         self.names = scored_tensors(graph)
         self._feeds: list[dict[str, NDArray[Any]]] = []
         self.samples = 0
-        for inputs, count in passes(batches, input_specs(graph), what):
+        first = batches[0] if batches else {}
+        most = worth_keeping(first, max((len(value) for value in first.values() if np.ndim(value)), default=1))
+        for inputs, count in passes(_evenly(batches, most), input_specs(graph), what):
             self._feeds.append(inputs)
             self.samples += count
-            if self.samples >= MAX_SAMPLES:
+            if self.samples >= most:
                 break
         self._reference = self._run(graph.model, what, ())
 

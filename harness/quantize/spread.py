@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 T = TypeVar("T")
+
+#: Enough samples of an image, which is thousands of positions; a network of small inputs learns more from more: Silero
+#: VAD (2 kB a sample) fitted to 64 frames decides 98.7 % of all frames like float, to 16 frames 98.1 % (host rules).
+_LEAST, _MOST = 16, 64
+_ENOUGH_BYTES = 4 << 20
+
+
+def worth_keeping(inputs: Mapping[str, NDArray[Any]], samples: int = 1) -> int:
+    """How many samples are worth remembering, from their size.
+
+    Args:
+        inputs: of a few samples.
+        samples: how many.
+    """
+    size = sum(np.asarray(value).nbytes for value in inputs.values()) / max(samples, 1)
+    return int(min(max(_ENOUGH_BYTES / max(size, 1), _LEAST), _MOST))
 
 
 class Spread(Generic[T]):
