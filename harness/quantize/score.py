@@ -59,6 +59,9 @@ class Scorer:
 
     def __init__(self, graph: Graph, batches: Sequence[Batch], what: str) -> None:
         self.names = scored_tensors(graph)
+        self._read_at = [
+            next(((use.node.name, use.slot) for use in graph.uses.get(name, ())), None) for name in self.names
+        ]
         self._feeds: list[dict[str, NDArray[Any]]] = []
         self.samples = 0
         first = batches[0] if batches else {}
@@ -83,6 +86,16 @@ class Scorer:
     def _run(self, model: ModelProto, what: str, disabled: Sequence[str]) -> list[NDArray[Any]]:
         if not self.names:
             return []  # whole numbers only: nothing to take an SQNR on
-        session = open_session(with_outputs(model, self.names, only=True), what, disabled_optimizers=disabled)
-        runs = [run_session(session, feed, what, self.names) for feed in self._feeds]
+        names = self._as_read(model)
+        session = open_session(with_outputs(model, names, only=True), what, disabled_optimizers=disabled)
+        runs = [run_session(session, feed, what, names) for feed in self._feeds]
         return [np.concatenate([run[index].reshape(-1) for run in runs]) for index in range(len(self.names))]
+
+    def _as_read(self, model: ModelProto) -> list[str]:
+        """The scored tensors under the names by which the next layer reads them: int8 ones after their rounding."""
+        nodes = {node.name: node for node in model.graph.node}
+        outputs = {value.name for value in model.graph.output}
+        return [
+            nodes[place[0]].input[place[1]] if place is not None and name not in outputs and place[0] in nodes else name
+            for name, place in zip(self.names, self._read_at, strict=True)
+        ]
