@@ -15,7 +15,7 @@ from harness.quantize.feed import Batch, input_specs, passes
 from harness.quantize.graph import Graph
 from harness.quantize.quantizer import REQUANTIZER
 from harness.quantize.runtime import open_session, run_session, with_outputs
-from harness.quantize.score import scored_tensors
+from harness.quantize.score import rounded_tensors, scored_tensors
 from harness.quantize.validation import METRICS, MetricFunction, top_k
 
 #: An SQNR above this says 'equal'; so that means and differences stay finite (as `Scorer` caps it).
@@ -171,7 +171,8 @@ class Yardstick:
         scored: list[Arrays] = [[] for _ in self._scored]
         answers: Arrays = []
         whole = True
-        runs = self._runner(model, self._names, self._feeds, disabled, what)
+        rounded = rounded_tensors(Graph(model))
+        runs = self._runner(model, [rounded.get(name, name) for name in self._names], self._feeds, disabled, what)
         for feed, count, run in zip(self._feeds, self._counts, runs, strict=True):
             values = dict(zip(self._names, run, strict=True))
             rows = next((value.shape[0] for value in feed.values() if value.ndim), 1)

@@ -20,6 +20,7 @@ from harness.quantize.graph import Graph, read_model, subgraphs
 from harness.quantize.preparation import prepare_model
 from harness.quantize.quantizer import REQUANTIZER, QuantizedModel
 from harness.quantize.runtime import open_session, run_session, with_outputs
+from harness.quantize.score import rounded_tensors
 
 COLUMNS = (
     "Layer",
@@ -162,7 +163,7 @@ def _real(value: NDArray[Any], rows: int, count: int) -> NDArray[Any]:
 
 def common_tensors(first: Graph, second: Graph) -> list[_Pair]:
     """Each float layer's result and the int8 network's tensor for it, in order."""
-    rounded = _dequantized(second)
+    rounded = rounded_tensors(second)
     pairs: list[_Pair] = []
     for node in first.nodes:
         for tensor in node.output[:1]:  # further outputs hold indices, masks or parts of the same values
@@ -174,20 +175,6 @@ def common_tensors(first: Graph, second: Graph) -> list[_Pair]:
             maker = _operator(first, node)
             pairs.append(_Pair(maker.name, maker.op_type, tensor, seen))
     return pairs
-
-
-def _dequantized(graph: Graph) -> dict[str, str]:
-    """Float tensor → the same after rounding, of an int8 network's activations."""
-    found: dict[str, str] = {}
-    for node in graph.nodes:
-        if node.op_type != "QuantizeLinear":
-            continue
-        readers = [use.node for use in graph.uses[node.output[0]] if use.node.op_type == "DequantizeLinear"]
-        if readers:
-            # Where readers outside know the tensor by its name, the rounded value has taken it over (see rewrite).
-            found[node.input[0]] = readers[0].output[0]
-            found.setdefault(readers[0].output[0], readers[0].output[0])
-    return found
 
 
 def _continues(graph: Graph, tensor: str) -> bool:
@@ -232,7 +219,7 @@ def _alone(graphs: tuple[Graph, Graph], pairs: list[_Pair]) -> dict[str, _Alone]
     """Layer → its int8 part cut out of the int8 network, between tensors of the float one."""
     first, second = graphs
     # Cut where a layer's result is known in float: at its name, or where that name has moved to.
-    moved = {quantized: source for source, quantized in _dequantized(second).items() if source not in first.producer}
+    moved = {quantized: source for source, quantized in rounded_tensors(second).items() if source not in first.producer}
     cuts = {pair.tensor: pair.tensor for pair in pairs} | {name: name for name in first.inputs}
     cuts |= {source: name for name, source in moved.items() if name in cuts}
     for name in moved:

@@ -48,6 +48,20 @@ def _evenly(batches: Sequence[Batch], most: int) -> Sequence[Batch]:
     return [batches[(2 * index + 1) * len(batches) // (2 * most)] for index in range(most)]
 
 
+def rounded_tensors(graph: Graph) -> dict[str, str]:
+    """Tensor → the same after its rounding to int8, as the next layer reads it; of an int8 network's activations."""
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op_type != "QuantizeLinear":
+            continue
+        readers = [use.node for use in graph.uses[node.output[0]] if use.node.op_type == "DequantizeLinear"]
+        if readers:
+            # Where readers outside know the tensor by its name, the rounded value has taken it over (see rewrite).
+            found[node.input[0]] = readers[0].output[0]
+            found.setdefault(readers[0].output[0], readers[0].output[0])
+    return found
+
+
 class Scorer:
     """Holds the float network's scores on a few samples; scores int8 candidates against them.
 
@@ -59,9 +73,6 @@ class Scorer:
 
     def __init__(self, graph: Graph, batches: Sequence[Batch], what: str) -> None:
         self.names = scored_tensors(graph)
-        self._read_at = [
-            next(((use.node.name, use.slot) for use in graph.uses.get(name, ())), None) for name in self.names
-        ]
         self._feeds: list[dict[str, NDArray[Any]]] = []
         self.samples = 0
         first = batches[0] if batches else {}
@@ -86,16 +97,8 @@ class Scorer:
     def _run(self, model: ModelProto, what: str, disabled: Sequence[str]) -> list[NDArray[Any]]:
         if not self.names:
             return []  # whole numbers only: nothing to take an SQNR on
-        names = self._as_read(model)
+        rounded = rounded_tensors(Graph(model))
+        names = [rounded.get(name, name) for name in self.names]
         session = open_session(with_outputs(model, names, only=True), what, disabled_optimizers=disabled)
         runs = [run_session(session, feed, what, names) for feed in self._feeds]
         return [np.concatenate([run[index].reshape(-1) for run in runs]) for index in range(len(self.names))]
-
-    def _as_read(self, model: ModelProto) -> list[str]:
-        """The scored tensors under the names by which the next layer reads them: int8 ones after their rounding."""
-        nodes = {node.name: node for node in model.graph.node}
-        outputs = {value.name for value in model.graph.output}
-        return [
-            nodes[place[0]].input[place[1]] if place is not None and name not in outputs and place[0] in nodes else name
-            for name, place in zip(self.names, self._read_at, strict=True)
-        ]

@@ -19,7 +19,7 @@ from harness.quantize.learnables import learnable_memory_bytes
 from harness.quantize.lift import separate_constants
 from harness.quantize.quantizer import QuantizedModel
 from harness.quantize.runtime import open_session, sqnr_db, with_outputs
-from harness.quantize.score import scored_tensors
+from harness.quantize.score import rounded_tensors, scored_tensors
 from harness.quantize.sequence import Stateful, one_by_one, zero_state
 
 #: (outputs of the network [N, …], labels [N]) → figure.
@@ -96,18 +96,20 @@ def validate(
         results
     )
     shown = tuple(dict.fromkeys((results[0], *scored)))
+    rounded = rounded_tensors(Graph(both[1]))
+    shown_by = (shown, tuple(rounded.get(name, name) for name in shown))
     sessions = [
-        open_session(with_outputs(model, (*shown, *carried.values()), only=True), what, disabled_optimizers=disabled)
-        for model, what, disabled in (
-            (both[0], str(float_model), ()),
-            (both[1], str(quantized.path), quantized.disabled_optimizers),
+        open_session(with_outputs(model, (*names, *carried.values()), only=True), what, disabled_optimizers=disabled)
+        for model, names, what, disabled in (
+            (both[0], shown_by[0], str(float_model), ()),
+            (both[1], shown_by[1], str(quantized.path), quantized.disabled_optimizers),
         )
     ]
     outputs: tuple[list[list[NDArray[Any]]], ...] = ([], [])
     labels: list[NDArray[Any]] = []
     samples = 0
     first = zero_state(network_inputs(Path(float_model)), carried) if carried else {}
-    arms = [Stateful(session, shown, carried, first) for session in sessions]
+    arms = [Stateful(session, names, carried, first) for session, names in zip(sessions, shown_by, strict=True)]
     for batch, given in data:
         for inputs, count in _steps(batch, specs, carried):
             for collected, arm in zip(outputs, arms, strict=True):
