@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +17,10 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from harness.errors import UserError
 from harness.quantize.feed import Batch, input_specs, passes
-from harness.quantize.graph import Graph, read_model, subgraphs
+from harness.quantize.graph import Graph, metadata, read_model, subgraphs
 from harness.quantize.preparation import prepare_model
-from harness.quantize.quantizer import REQUANTIZER, QuantizedModel
+from harness.quantize.quantizer import METADATA_KEY, REQUANTIZER, QuantizedModel
+from harness.quantize.recovery.recover import STEPS
 from harness.quantize.runtime import open_session, run_session, with_outputs
 from harness.quantize.score import rounded_tensors
 
@@ -33,6 +35,9 @@ COLUMNS = (
     "float_min",
     "float_max",
 )
+
+#: Steps of recovery that move scale or offset from one layer into the next.
+RESCALING = ("equalization", "absorption")
 
 _FUSED = frozenset({"Relu", "Clip"})
 
@@ -105,12 +110,14 @@ def layer_errors(
         (int8 less float: a bias), and the float tensor's range.
 
     Raises:
-        UserError: an unreadable network, no layer in common, or unusable data.
+        UserError: an unreadable network, no layer in common, unusable data, or an int8 network whose tensors recovery
+            has rescaled: they mean something else than the float network's of the same name.
     """
     path = quantized_model.path if isinstance(quantized_model, QuantizedModel) else Path(quantized_model)
     # Prepared like the int8 network was: names and folded layers are the same in both.
     first = prepare_model(read_model(Path(float_model)), str(float_model)).model
     second = read_model(path)
+    _check_scale(second, path)
     graphs = Graph(first), Graph(second)
     pairs = common_tensors(*graphs)
     if not pairs:
@@ -154,6 +161,15 @@ def layer_errors(
         if total.count
     ]
     return pd.DataFrame(found, columns=list(COLUMNS)).astype({"local_sqnr_db": float})
+
+
+def _check_scale(model: ModelProto, path: Path) -> None:
+    notes = json.loads(metadata(model).get(METADATA_KEY, "{}")).get("notes", ())
+    for name in RESCALING:
+        if any(note.startswith(f"{name}: ") and "dB, kept" in note for note in notes):
+            steps = ", ".join(step for step in STEPS if step not in RESCALING)
+            msg = f"{path}: {name} rescaled its tensors, so layers cannot be compared; quantize with recover={steps}"
+            raise UserError(msg)
 
 
 def _real(value: NDArray[Any], rows: int, count: int) -> NDArray[Any]:

@@ -21,7 +21,9 @@ Images = NDArray[np.float32]
 
 def made(path: Path, environment: str, x: Images, out: Path, **options: Any) -> QuantizedModel:  # noqa: ANN401 (as quantize)
     calibration = calibrate(path, [{"image": x}], environment=environment, layers="all")
-    return quantize(path, calibration, environment=environment, method="minmax", out=out, **options)
+    return quantize(
+        path, calibration, environment=environment, method="minmax", out=out, **{"recover": ["rounding"]} | options
+    )
 
 
 def tensor(path: Path, name: str, x: Images, run: Callable[..., Any]) -> Images:
@@ -129,6 +131,30 @@ def test_memory_is_of_one_pass_and_padding_does_not_count(
     assert whole.equals(parts)
     doubled = layer_errors(path, out, [{"image": np.concatenate([x[:6], x[5:6], x[5:6]])}])
     assert not whole.equals(doubled)
+
+
+def test_a_network_that_recovery_rescaled_is_refused(
+    tmp_path: Path, builder: Callable[..., Any], images: Callable[..., Images]
+) -> None:
+    """Channels of very different ranges under one scale: equalization helps, and tensors are not the float ones."""
+    net = builder(2)
+    w = (net.rng.normal(size=(6, 3, 3, 3)) * 0.2).astype(np.float32)
+    w[1:] /= 40
+    reader = (net.rng.normal(size=(4, 6, 1, 1)) * 0.3).astype(np.float32)
+    reader[:, 1:] *= 40
+    net.constant("w", w)
+    net.constant("reader.w", reader)
+    net.add("Conv", ["image", "w"], "uneven", pads=[1] * 4)
+    net.add("Relu", ["uneven"], "relu")
+    net.add("Conv", ["relu", "reader.w"], "reader")
+    path = tmp_path / "net.onnx"
+    onnx.save(net.model({"image": ["N", 3, 8, 8]}, {"reader": ["N", 4, 8, 8]}), path)
+    out = made(path, "gpu", images(16), tmp_path / "q.onnx", recover=["equalization"])
+    assert [step.name for step in out.steps if step.kept] == ["equalization"]
+    with pytest.raises(UserError, match="equalization rescaled its tensors"):
+        layer_errors(path, out, [{"image": images(4)}])
+    plain = made(path, "gpu", images(16), tmp_path / "q.onnx", recover=[])
+    assert len(layer_errors(path, plain.path, [{"image": images(4)}])) >= 2
 
 
 def test_another_network_is_refused(
