@@ -16,6 +16,7 @@ from harness.quantize.overrides import NO_OVERRIDES, Overrides, group_scale
 from harness.quantize.placement import Plan
 from harness.quantize.rewrite import build
 from harness.quantize.scales import Affine
+from harness.quantize.score import scored_tensors
 from harness.quantize.weights import LayerParameters, layer_parameters
 
 
@@ -38,9 +39,16 @@ class Candidate:
     overrides: Overrides = NO_OVERRIDES
 
     def scales(self, method: str) -> dict[str, Affine]:
-        """Scale and zero point of each group of tensors."""
+        """Scale and zero point of each group of tensors.
+
+        The network's scores are never clipped, whatever the method: the largest decide, and clipped ones tie.
+        With the least squared error SqueezeNet on fpga agreed with float in 82 % of images instead of 92 %.
+        """
+        scores = {self.plan.group_of.get(name) for name in scored_tensors(self.graph)}
         return {
-            group: group_scale(self.plan, self.overrides, group, self._seen(members), method)
+            group: group_scale(
+                self.plan, self.overrides, group, self._seen(members), "minmax" if group in scores else method
+            )
             for group, members in self.plan.observed.items()
         }
 
