@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.data.network_files import data_files
 from harness.quantize import details, learnable_memory_bytes, network_metrics
 from harness.runs.networks import digest_of
 
@@ -29,7 +30,7 @@ def inspection(path: Path) -> dict[str, Any]:
     return {
         "path": str(path),
         "sha256": digest_of(path),
-        "size_bytes": path.stat().st_size,
+        "size_bytes": sum(file.stat().st_size for file in {path, *data_files(path)}),
         "IsQuantized": found.IsQuantized,
         "TargetLibrary": found.TargetLibrary,
         "QuantizedLayerNames": list(found.QuantizedLayerNames),
