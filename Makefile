@@ -10,10 +10,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PROJECT := pyproject.toml agents/pyproject.toml constraints.txt
 
-.PHONY: help demo test test-slow lint format bench docs proto clean
+.PHONY: help demo test test-slow test-backend lint format bench docs proto clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "quantrig needs Python 3.11 or newer; install it or give PYTHON=/path/to/python"; exit 2; }
@@ -42,6 +42,9 @@ test: $(VENV)/dev.done ## the tests, but for the slow ones
 
 test-slow: $(VENV)/dev.done ## the slow tests
 	@$(BIN)/python -m pytest -m slow
+
+test-backend: $(VENV)/dev.done ## every network of onnx's backend tests through the quantizer → docs/robustness.md
+	@$(BIN)/python -m tests.backend
 
 lint: $(VENV)/dev.done ## ruff and mypy, strict
 	@$(BIN)/ruff check .

@@ -67,7 +67,7 @@ class Case:
     def own_inputs(self) -> list[Any]:
         """The test's own first set of inputs: arrays, or lists and None for sequences and optionals."""
         if isinstance(self.source, Path):
-            return [_random_input(value) for value in onnx.load(self.source).graph.input[:1]]
+            return [_random_input(value) for value in onnx.load(self.source).graph.input]
         if self.source.data_sets is not None:
             return [_plain(value) for value in self.source.data_sets[0][0]]
         files = sorted(

@@ -13,11 +13,7 @@ import pytest
 from tests.backend.cases import Case, all_cases
 from tests.backend.sweep import examine
 
-CASES = [
-    pytest.param(case, id=case.identity, marks=() if case.sampled else pytest.mark.slow)
-    for case in all_cases()
-    if case.kind != "light"
-]
+CASES = [pytest.param(case, id=case.identity, marks=() if case.sampled else pytest.mark.slow) for case in all_cases()]
 
 
 @pytest.mark.parametrize("case", CASES)
