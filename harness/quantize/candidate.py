@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from harness.quantize.graph import Graph
 from harness.quantize.observe import TensorStats
 from harness.quantize.overrides import NO_OVERRIDES, Overrides, group_scale
 from harness.quantize.placement import Plan
+from harness.quantize.rescaling import Rescalings
 from harness.quantize.rewrite import build
 from harness.quantize.scales import Affine
 from harness.quantize.score import scored_tensors
@@ -30,6 +31,7 @@ class Candidate:
         tensors: name → what calibration saw.
         means: input of a weighted layer → mean per channel.
         overrides: what differs for single layers.
+        rescaled: tensor → how its channels differ from the float network's of that name.
     """
 
     graph: Graph
@@ -37,6 +39,7 @@ class Candidate:
     tensors: Mapping[str, TensorStats]
     means: Mapping[str, NDArray[np.float64]]
     overrides: Overrides = NO_OVERRIDES
+    rescaled: Rescalings = field(default_factory=dict)
 
     def scales(self, method: str) -> dict[str, Affine]:
         """Scale and zero point of each group of tensors.

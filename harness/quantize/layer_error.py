@@ -20,7 +20,7 @@ from harness.quantize.feed import Batch, input_specs, passes
 from harness.quantize.graph import Graph, metadata, read_model, subgraphs
 from harness.quantize.preparation import prepare_model
 from harness.quantize.quantizer import METADATA_KEY, REQUANTIZER, QuantizedModel
-from harness.quantize.recovery.recover import STEPS
+from harness.quantize.rescaling import Rescaling, Rescalings, from_json
 from harness.quantize.runtime import open_session, run_session, with_outputs
 from harness.quantize.score import rounded_tensors
 
@@ -37,7 +37,7 @@ COLUMNS = (
 )
 
 #: Steps of recovery that move scale or offset from one layer into the next.
-RESCALING = ("equalization", "absorption")
+_RESCALING = ("equalization", "absorption")
 
 _FUSED = frozenset({"Relu", "Clip"})
 
@@ -95,7 +95,8 @@ def layer_errors(
     """Compare both networks layer by layer on real data.
 
     A layer's tensor is its result after what fuses into it (bias, ReLU, Clip), as its int8 readers see it: rounded to
-    integers and back where the int8 network does that. Both networks run optimized, with these tensors exposed.
+    integers and back where the int8 network does that. Both networks run optimized, with these tensors exposed. Where
+    equalization or absorption was kept, the int8 network's tensors are brought back to the float network's scale.
 
     Args:
         float_model: the network that was quantized.
@@ -110,14 +111,14 @@ def layer_errors(
         (int8 less float: a bias), and the float tensor's range.
 
     Raises:
-        UserError: an unreadable network, no layer in common, unusable data, or an int8 network whose tensors recovery
-            has rescaled: they mean something else than the float network's of the same name.
+        UserError: an unreadable network, no layer in common, unusable data, or an int8 network whose tensors were
+            rescaled by a version of quantrig that did not write down how.
     """
     path = quantized_model.path if isinstance(quantized_model, QuantizedModel) else Path(quantized_model)
     # Prepared like the int8 network was: names and folded layers are the same in both.
     first = prepare_model(read_model(Path(float_model)), str(float_model)).model
     second = read_model(path)
-    _check_scale(second, path)
+    rescaled = _rescalings(second, path)
     graphs = Graph(first), Graph(second)
     pairs = common_tensors(*graphs)
     if not pairs:
@@ -131,7 +132,7 @@ def layer_errors(
             with_outputs(second, [pair.quantized for pair in pairs], only=True), str(path), disabled_optimizers=disabled
         ),
     )
-    alone = _alone(graphs, pairs) if local else {}
+    alone = _alone(graphs, pairs, rescaled) if local else {}
     sums = [_Sums() for _ in pairs]
     local_sums = {layer: _Sums() for layer in alone}
     for inputs, count in passes(data, input_specs(graphs[0]), "data"):
@@ -139,7 +140,8 @@ def layer_errors(
         values = dict(zip(exposed, run_session(sessions[0], inputs, str(float_model), exposed), strict=True))
         others = run_session(sessions[1], inputs, str(path), [pair.quantized for pair in pairs])
         for total, pair, other in zip(sums, pairs, others, strict=True):
-            total.add(_real(values[pair.tensor], rows, count), _real(other, rows, count))
+            restored = _restored(rescaled, pair.tensor, other)
+            total.add(_real(values[pair.tensor], rows, count), _real(restored, rows, count))
         known = {**inputs, **values}
         for pair in pairs:
             if pair.layer in alone:
@@ -163,13 +165,25 @@ def layer_errors(
     return pd.DataFrame(found, columns=list(COLUMNS)).astype({"local_sqnr_db": float})
 
 
-def _check_scale(model: ModelProto, path: Path) -> None:
-    notes = json.loads(metadata(model).get(METADATA_KEY, "{}")).get("notes", ())
-    for name in RESCALING:
-        if any(note.startswith(f"{name}: ") and "dB, kept" in note for note in notes):
-            steps = ", ".join(step for step in STEPS if step not in RESCALING)
-            msg = f"{path}: {name} rescaled its tensors, so layers cannot be compared; quantize with recover={steps}"
+def _rescalings(model: ModelProto, path: Path) -> dict[str, Rescaling]:
+    """Tensors of an int8 network whose channels mean something else than the float network's of the same name.
+
+    Raises:
+        UserError: there are some, and the file does not say how to read them.
+    """
+    made = json.loads(metadata(model).get(METADATA_KEY, "{}"))
+    if "rescaled" in made:
+        return from_json(made["rescaled"])
+    for name in _RESCALING:
+        if any(note.startswith(f"{name}: ") and "dB, kept" in note for note in made.get("notes", ())):
+            msg = f"{path}: an earlier version's {name} rescaled its tensors without a record; quantize again"
             raise UserError(msg)
+    return {}
+
+
+def _restored(rescaled: Rescalings, tensor: str, value: NDArray[Any]) -> NDArray[Any]:
+    """A tensor of the int8 network as the float network has it."""
+    return rescaled[tensor].undone(value) if tensor in rescaled else value
 
 
 def _real(value: NDArray[Any], rows: int, count: int) -> NDArray[Any]:
@@ -221,17 +235,24 @@ class _Alone:
 
     Args:
         feeds: its inputs → the float network's tensor fed there.
+        tensor: the float network's tensor that its result stands for.
+        rescaled: how tensors of the int8 network differ.
     """
 
     session: ort.InferenceSession
     feeds: Mapping[str, str]
+    tensor: str
+    rescaled: Rescalings
 
     def run(self, known: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
-        feed = {name: known[tensor] for name, tensor in self.feeds.items()}
-        return run_session(self.session, feed, "one layer")[0]
+        feed = {
+            name: self.rescaled[tensor].applied(known[tensor]) if tensor in self.rescaled else known[tensor]
+            for name, tensor in self.feeds.items()
+        }
+        return _restored(self.rescaled, self.tensor, run_session(self.session, feed, "one layer")[0])
 
 
-def _alone(graphs: tuple[Graph, Graph], pairs: list[_Pair]) -> dict[str, _Alone]:
+def _alone(graphs: tuple[Graph, Graph], pairs: list[_Pair], rescaled: Rescalings) -> dict[str, _Alone]:
     """Layer → its int8 part cut out of the int8 network, between tensors of the float one."""
     first, second = graphs
     # Cut where a layer's result is known in float: at its name, or where that name has moved to.
@@ -250,7 +271,8 @@ def _alone(graphs: tuple[Graph, Graph], pairs: list[_Pair]) -> dict[str, _Alone]
             session = open_session(model, f"layer {pair.layer!r}", disabled_optimizers=(REQUANTIZER,), threads=1)
         except UserError:
             continue  # a type that inference cannot tell from the piece alone: the layer has no local figure
-        found[pair.layer] = _Alone(session, {name: cuts[name] for name in inputs})
+        feeds = {name: cuts[name] for name in inputs}
+        found[pair.layer] = _Alone(session, feeds, pair.tensor, rescaled)
     return found
 
 

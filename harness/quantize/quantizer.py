@@ -28,6 +28,7 @@ from harness.quantize.preparation import Prepared, prepare_model
 from harness.quantize.recovery.effort import MOST_STEPS, rounding_steps
 from harness.quantize.recovery.recover import STEPS, Recovery, RecoveryStep, check_steps
 from harness.quantize.recurrent.weights import takes_int8_weights
+from harness.quantize.rescaling import Rescalings, to_json
 from harness.quantize.rewrite import build
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.rulebooks.rules import Bias, RuleBook
@@ -119,6 +120,7 @@ def quantize(
     plan = make_plan(graph, rules, as_prepared(exclude, preparation))
     notes = list(rules.notes)
     steps: tuple[RecoveryStep, ...] = ()
+    rescaled: Rescalings = {}
     if not plan.units:
         chosen, result = "none", build(prepared, plan, {}, {})
         if not any(takes_int8_weights(graph, node) and node.name not in exclude for node in graph.nodes):
@@ -151,7 +153,7 @@ def quantize(
 
             recovery = Recovery(chosen, scorer, samples.fit, replan, allowed, str(model), progress)
             made = recovery.best(candidate)
-            result, steps = made.network, tuple(recovery.steps)
+            result, steps, rescaled = made.network, tuple(recovery.steps), made.candidate.rescaled
             notes.extend(f"{step} {where}" for step in steps)
             notes.extend(recovery.problems)
     notes.extend(plan.remarks)
@@ -160,7 +162,7 @@ def quantize(
     if not fits_single_file(result):
         notes.append(f"above 2 GB: its weights are in {data_file_of(out).name}, and it cannot travel to an agent")
     layers = report_layers(plan, preparation)
-    _describe(result, digest, rules, layers, chosen, notes, disabled)
+    _describe(result, digest, rules, layers, chosen, notes, disabled, rescaled)
     write_model(result, out)
     return QuantizedModel(
         out,
@@ -255,6 +257,7 @@ def _describe(
     method: str,
     notes: Sequence[str],
     disabled: Sequence[str],
+    rescaled: Rescalings,
 ) -> None:
     """Write into the file how it was made, for `details` and for whoever finds it later."""
     content: Mapping[str, object] = {
@@ -266,6 +269,8 @@ def _describe(
         "kept_float": dict(layers.kept_float),
         "notes": list(notes),
         "disabled_optimizers": list(disabled),
+        # Only where equalization or absorption was kept: what the tensors in between mean.
+        **({"rescaled": to_json(rescaled)} if rescaled else {}),
     }
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps(content, sort_keys=True)

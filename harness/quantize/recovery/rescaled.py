@@ -15,6 +15,7 @@ from harness.quantize.placement import Plan
 from harness.quantize.recovery.absorption import absorbable, absorbed
 from harness.quantize.recovery.equalization import FloatArray, Link, equalized, filled, find_links
 from harness.quantize.recovery.stepper import Feed
+from harness.quantize.rescaling import Rescaling, Rescalings, added
 from harness.quantize.runtime import open_session, run_session, with_outputs
 
 Replan = Callable[[Graph], Plan]
@@ -36,7 +37,13 @@ def with_filled_channels(candidate: Candidate, feeds: Sequence[Feed], replan: Re
         if link.maker in scalings and link.tensor in candidate.means
     }
     touched = [link for link in links if link.maker in scalings]
-    return _anew(candidate, equalized(candidate.graph, links, scalings), touched, means, feeds, replan, what)
+    known = {link.maker: _known(candidate, link, scalings[link.maker].factor.size) for link in touched}
+    rescaled = added(
+        candidate.rescaled,
+        ((_tensors(candidate.graph, link), known[link.maker].scaled(scalings[link.maker].factor)) for link in touched),
+    )
+    model = equalized(candidate.graph, links, scalings)
+    return _anew(candidate, model, touched, means, rescaled, feeds, replan, what)
 
 
 def with_absorbed_bias(candidate: Candidate, feeds: Sequence[Feed], replan: Replan, what: str) -> Candidate | None:
@@ -53,7 +60,18 @@ def with_absorbed_bias(candidate: Candidate, feeds: Sequence[Feed], replan: Repl
         if link.maker in amounts and link.tensor in candidate.means
     }
     touched = [link for link in links if link.maker in amounts]
-    return _anew(candidate, absorbed(candidate.graph, links, amounts), touched, means, feeds, replan, what)
+    known = {link.maker: _known(candidate, link, amounts[link.maker].size) for link in touched}
+    rescaled = added(
+        candidate.rescaled,
+        ((_tensors(candidate.graph, link), known[link.maker].lowered(amounts[link.maker])) for link in touched),
+    )
+    model = absorbed(candidate.graph, links, amounts)
+    return _anew(candidate, model, touched, means, rescaled, feeds, replan, what)
+
+
+def _known(candidate: Candidate, link: Link, channels: int) -> Rescaling:
+    """What has become of a link's tensors so far."""
+    return candidate.rescaled.get(link.tensor) or Rescaling.none(channels)
 
 
 def _quantized_links(candidate: Candidate) -> list[Link]:
@@ -88,6 +106,7 @@ def _anew(
     model: ModelProto,
     links: Sequence[Link],
     means: Mapping[str, FloatArray],
+    rescaled: Rescalings,
     feeds: Sequence[Feed],
     replan: Replan,
     what: str,
@@ -105,7 +124,12 @@ def _anew(
         for name, value in zip(names, run_session(session, feed, what, names), strict=True):
             fresh[name] = fresh[name].seeing(value)
     return replace(
-        candidate, graph=graph, plan=plan, tensors=tensors | fresh, means=dict(candidate.means) | dict(means)
+        candidate,
+        graph=graph,
+        plan=plan,
+        tensors=tensors | fresh,
+        means=dict(candidate.means) | dict(means),
+        rescaled=rescaled,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.quantize import QuantizedModel, calibrate, prepare, quantize
-from harness.quantize.graph import Graph, read_model
+from harness.quantize.graph import Graph, metadata, read_model
 from harness.quantize.layer_error import COLUMNS, layer_errors
+from harness.quantize.quantizer import METADATA_KEY
+from harness.quantize.rescaling import Rescaling, from_json, to_json
 
 Images = NDArray[np.float32]
 
@@ -133,28 +136,102 @@ def test_memory_is_of_one_pass_and_padding_does_not_count(
     assert not whole.equals(doubled)
 
 
-def test_a_network_that_recovery_rescaled_is_refused(
-    tmp_path: Path, builder: Callable[..., Any], images: Callable[..., Images]
-) -> None:
-    """Channels of very different ranges under one scale: equalization helps, and tensors are not the float ones."""
+def uneven(builder: Callable[..., Any], path: Path, *, floor: float = 0.0) -> None:
+    """A network with channels of very different ranges under one scale: equalization helps.
+
+    Args:
+        floor: bias of the first layer: above 0 no channel of its result reaches zero.
+    """
     net = builder(2)
     w = (net.rng.normal(size=(6, 3, 3, 3)) * 0.2).astype(np.float32)
     w[1:] /= 40
     reader = (net.rng.normal(size=(4, 6, 1, 1)) * 0.3).astype(np.float32)
     reader[:, 1:] *= 40
     net.constant("w", w)
+    net.constant("b", (floor * np.r_[1, np.full(5, 1 / 40)]).astype(np.float32))
     net.constant("reader.w", reader)
-    net.add("Conv", ["image", "w"], "uneven", pads=[1] * 4)
+    net.add("Conv", ["image", "w", "b"], "uneven", pads=[1] * 4)
     net.add("Relu", ["uneven"], "relu")
-    net.add("Conv", ["relu", "reader.w"], "reader")
+    net.add("MaxPool", ["relu"], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    net.add("Conv", ["pool" if not floor else "relu", "reader.w"], "reader")
+    onnx.save(net.model({"image": ["N", 3, 8, 8]}, {"reader": ["N", 4, None, None]}), path)
+
+
+@pytest.mark.parametrize("environment", ["gpu", "cpu", "fpga", "host"])
+def test_tensors_that_equalization_rescaled_are_brought_back(
+    tmp_path: Path,
+    builder: Callable[..., Any],
+    images: Callable[..., Images],
+    run: Callable[..., Any],
+    environment: str,
+) -> None:
     path = tmp_path / "net.onnx"
-    onnx.save(net.model({"image": ["N", 3, 8, 8]}, {"reader": ["N", 4, 8, 8]}), path)
-    out = made(path, "gpu", images(16), tmp_path / "q.onnx", recover=["equalization"])
+    uneven(builder, path)
+    out = made(path, environment, images(16), tmp_path / "q.onnx", recover=["equalization"])
     assert [step.name for step in out.steps if step.kept] == ["equalization"]
-    with pytest.raises(UserError, match="equalization rescaled its tensors"):
-        layer_errors(path, out, [{"image": images(4)}])
-    plain = made(path, "gpu", images(16), tmp_path / "q.onnx", recover=[])
-    assert len(layer_errors(path, plain.path, [{"image": images(4)}])) >= 2
+    x = images(6, seed=5)
+    rows = layer_errors(path, out, [{"image": x}]).set_index("Layer")
+    # What was done to each channel, found without the record: of the tensor before rounding the two networks differ
+    # by the factor and the rounding of weights and input alone.
+    exact = tensor(path, "relu", x, run).astype(float)
+    other = tensor(out.path, "relu", x, run).astype(float)
+    factors = np.sum(exact * other, axis=(0, 2, 3)) / np.sum(exact * exact, axis=(0, 2, 3))
+    assert factors.max() / factors.min() > 8  # so that without them the comparison would say nothing
+    name = "relu" if "pool" not in set(rows["Tensor"]) or environment != "gpu" else "pool"
+    exact = tensor(path, name, x, run).astype(float)
+    other = tensor(out.path, rounded(out.path, name), x, run).astype(float) / factors[:, None, None]
+    expected = 10 * np.log10(np.sum(exact**2) / np.sum((other - exact) ** 2))
+    row = rows[rows["Tensor"] == name].iloc[0]
+    assert row["sqnr_db"] == pytest.approx(expected, abs=1.0)
+    assert row["sqnr_db"] > 25
+    assert (rows["local_sqnr_db"].dropna() > 20).all(), rows
+
+
+def test_tensors_that_absorption_lowered_are_brought_back(
+    tmp_path: Path, builder: Callable[..., Any], images: Callable[..., Images]
+) -> None:
+    path = tmp_path / "net.onnx"
+    uneven(builder, path, floor=8.0)
+    out = made(path, "fpga", images(16), tmp_path / "q.onnx", recover=["equalization", "absorption"])
+    assert "absorption" in [step.name for step in out.steps if step.kept]
+    rows = layer_errors(path, out, [{"image": images(6, seed=5)}]).set_index("Layer")
+    # Left as they are, the tensors would differ by about their own size: some 0 dB.
+    assert rows.loc["uneven", "sqnr_db"] > 25
+    assert (rows["local_sqnr_db"].dropna() > 25).all(), rows
+
+
+def test_the_record_of_rescaling_is_exact_and_only_where_needed(
+    tmp_path: Path, builder: Callable[..., Any], images: Callable[..., Images]
+) -> None:
+    path = tmp_path / "net.onnx"
+    uneven(builder, path)
+    plain = made(path, "gpu", images(16), tmp_path / "plain.onnx", recover=[])
+    assert "rescaled" not in json.loads(metadata(read_model(plain.path))[METADATA_KEY])
+    rng = np.random.default_rng(0)
+    given = Rescaling(rng.lognormal(size=7), rng.normal(size=7))
+    entries = json.loads(json.dumps(to_json({"a": given, "b": given, "c": Rescaling.none(3)})))
+    assert [entry["tensors"] for entry in entries] == [["a", "b"], ["c"]]
+    found = from_json(entries)
+    assert found["b"].factor.tobytes() == given.factor.tobytes()
+    assert found["a"].offset.tobytes() == given.offset.tobytes()
+    value = rng.normal(size=(2, 7, 3, 3)).astype(np.float32)
+    np.testing.assert_allclose(given.undone(given.applied(value)), value, atol=1e-5)
+
+
+def test_a_rescaled_network_without_a_record_is_refused(
+    tmp_path: Path, builder: Callable[..., Any], images: Callable[..., Images]
+) -> None:
+    path = tmp_path / "net.onnx"
+    uneven(builder, path)
+    out = made(path, "gpu", images(16), tmp_path / "q.onnx", recover=["equalization"])
+    model = read_model(out.path)
+    entry = next(entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    content = json.loads(entry.value)
+    del content["rescaled"]
+    entry.value = json.dumps(content)
+    onnx.save(model, out.path)
+    with pytest.raises(UserError, match="equalization rescaled its tensors without a record"):
+        layer_errors(path, out.path, [{"image": images(4)}])
 
 
 def test_another_network_is_refused(
