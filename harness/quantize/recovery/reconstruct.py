@@ -118,9 +118,10 @@ def _seen(
     # A matrix product's bias is added by the next node; what the layer should make includes it.
     after = real_bias(graph, unit) if unit.bias is not None and unit.bias.node != unit.name else None
     total: Moments | None = None
-    for given, made in zip(actual.input_values(unit.name, 0), target.values(node.output[0]), strict=True):
+    inputs = actual.input_values(unit.name, 0)
+    for given, made in zip(inputs, target.values(node.output[0]), strict=True):
         wanted = made if after is None else made + after.astype(np.float32)
-        seen = moments(node, weights, given, wanted, random, means_only=means_only)
+        seen = moments(node, weights, given, wanted, random, passes=len(inputs), means_only=means_only)
         if seen is None or not np.isfinite(seen.xx).all() or not np.isfinite(seen.xy).all():
             return None
         total = seen if total is None else total + seen

@@ -20,6 +20,7 @@ from harness.quantize.recovery.solve import Aim
 from harness.quantize.recovery.stepper import Feed
 from harness.quantize.scales import Affine
 from harness.quantize.score import Scorer
+from harness.quantize.spread import evenly
 from harness.quantize.weights import LayerParameters
 
 StepName = Literal["bias-correction", "rounding", "sequential-bias-correction", "equalization", "absorption"]
@@ -54,15 +55,19 @@ class RecoveryStep:
         before_db: SQNR of the network's scores without it.
         after_db: with it.
         kept: whether it is part of the result.
+        activations_only: measured with float weights; without a gain there, weights are not rounded anew.
     """
 
     name: str
     before_db: float
     after_db: float
     kept: bool
+    activations_only: bool = False
 
     def __str__(self) -> str:
         outcome = "kept" if self.kept else "not kept"
+        if self.activations_only:
+            outcome += ", int8 activations alone"
         return f"{self.name}: {self.before_db:.1f} -> {self.after_db:.1f} dB, {outcome}"
 
 
@@ -123,7 +128,9 @@ class Recovery:
             self._progress(name)
             try:
                 other = reshape(best.candidate, self._feeds, self._replan, self._what)
-                made = None if other is None else self._settled(other, report=False)
+                made = (
+                    None if other is None or not self._promising(name, best.candidate, other) else self._settled(other)
+                )
             except UserError as error:
                 self.problems.append(f"{name} left out: {error}")
                 continue
@@ -131,7 +138,20 @@ class Recovery:
                 best = self._better(name, best, made)
         return best
 
-    def _settled(self, candidate: Candidate, *, report: bool) -> Made:
+    def _promising(self, name: str, before: Candidate, after: Candidate) -> bool:
+        """Whether rounding the weights anew is worth its time: int8 activations alone must have gained."""
+        if "rounding" not in self._allowed:
+            return True
+        scores = [
+            self._scorer.score_db(candidate.network(candidate.scales(self._method), {}), candidate.plan.rules)
+            for candidate in (before, after)
+        ]
+        gained = scores[1] - scores[0] >= WORTH_DB
+        if not gained:
+            self.steps.append(RecoveryStep(name, scores[0], scores[1], kept=False, activations_only=True))
+        return gained
+
+    def _settled(self, candidate: Candidate, *, report: bool = False) -> Made:
         """The best parameters for one candidate."""
         scales = candidate.scales(self._method)
         parameters = candidate.nearest(self._method, scales)
@@ -192,4 +212,4 @@ def _fitting(candidate: Candidate, feeds: Sequence[Feed]) -> Sequence[Feed]:
         for name in node.output:
             shape = candidate.graph.shape(name) if name else None
             largest = max(largest, 4 * math.prod(size or 1 for size in shape or ()))
-    return feeds[: max(min(candidate.plan.rules.fitted_samples, _MOST_BYTES // largest), _LEAST_PASSES)]
+    return evenly(feeds, max(min(candidate.plan.rules.fitted_samples, _MOST_BYTES // largest), _LEAST_PASSES))
