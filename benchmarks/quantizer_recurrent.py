@@ -70,7 +70,7 @@ class Decisions:
 
     @property
     def _agrees(self) -> NDArray[np.bool_]:
-        return (self.reference >= 0.5) == (self.other >= 0.5)
+        return np.asarray((self.reference >= 0.5) == (self.other >= 0.5))
 
 
 def missing() -> str | None:
