@@ -23,17 +23,15 @@ from harness.data import (
 )
 from harness.errors import UserError
 from harness.quantize.calibrator import Calibration, calibrate
-from harness.quantize.dynamic_range import DynamicRange, Scheme, of_stats, of_values
-from harness.quantize.graph import Graph, read_model, sha256_of
+from harness.quantize.dynamic_range import DynamicRange, Scheme
+from harness.quantize.graph import read_model, sha256_of
 from harness.quantize.layer_error import layer_errors
-from harness.quantize.learnables import learnables
+from harness.quantize.layer_ranges import ACTIVATIONS, LayerRanges
 from harness.quantize.mixed import Board, Latency, MixedPrecision, goal_of, mixed_precision
 from harness.quantize.placement import Layers
-from harness.quantize.preparation import prepare_model
 from harness.quantize.quantizer import QuantizedModel, quantize
 from harness.quantize.recovery.recover import STEPS
 from harness.quantize.rulebooks import rule_book
-from harness.quantize.rulebooks.rules import Sign
 from harness.quantize.sensitivity import SWEEP_STEPS, Progress, sensitivity
 from harness.quantize.sequence import check_state, sequence_batches
 from harness.quantize.session_file import load_session, save_session
@@ -114,28 +112,22 @@ class Quantizer:
         Raises:
             UserError: no such layer, or it was not observed.
         """
-        model = prepare_model(read_model(self.model), str(self.model)).model
-        graph = Graph(model)
-        # Outside `host` every rule book's integers are signed, or not powers of two.
-        unsigned = None if rule_book(self.environment).activation.sign is Sign.BY_RANGE else False
-        if what != "Activations":
-            found = [item for item in learnables(model) if item.layer == layer and item.parameter == what]
-            if not found:
-                msg = f"layer {layer!r} has no {what!r}; see the rows of the calibration table"
-                raise UserError(msg)
-            return of_values(graph.array(found[0].tensor), scheme, unsigned=False)
-        seen = self._calibrated().tensors
-        names = (
-            [layer] if layer in graph.inputs else [n for node in graph.nodes if node.name == layer for n in node.output]
-        )
-        if not names:
-            msg = f"the network has no layer {layer!r}; see the rows of the calibration table"
-            raise UserError(msg)
-        stats = next((seen[name] for name in names if name in seen), None)
-        if stats is None:
-            msg = f"layer {layer!r} was not observed; calibrate with layers='all'"
-            raise UserError(msg)
-        return of_stats(stats, scheme, unsigned=unsigned)
+        self._unchanged()
+        if what == ACTIVATIONS:
+            self._calibrated()
+        return LayerRanges(self.model, self.calibration, self.environment).one(layer, what, scheme)
+
+    def histograms(self, scheme: Scheme = "MinMax") -> dict[tuple[str, str], DynamicRange]:
+        """Dynamic ranges of all layers: (layer, "Weights", "Bias" or "Activations") → range; see `histogram`.
+
+        Before a calibration, of the learnables alone.
+
+        Raises:
+            UserError: the calibration collected no histograms.
+        """
+        self._unchanged()
+        ranges = LayerRanges(self.model, self.calibration, self.environment)
+        return {(layer, what): found for layer, what, found in ranges.every(scheme)}
 
     def quantize(
         self,

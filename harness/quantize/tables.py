@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from harness.quantize.graph import Graph
 from harness.quantize.observe import TensorStats
@@ -33,8 +33,8 @@ def calibration_rows(
     return [*_learnables(graph), *_activations(prepared, graph, plan, stats, layers)]
 
 
-def _learnables(graph: Graph) -> list[Row]:
-    rows: list[Row] = []
+def learnable_tensors(graph: Graph) -> Iterator[tuple[str, str, str]]:
+    """(layer, Weights or Bias, constant) of each layer of weights; what is added to a matrix product is its bias."""
     for node in graph.nodes:
         if node.op_type not in _WEIGHTED or node.domain:
             continue
@@ -45,10 +45,15 @@ def _learnables(graph: Graph) -> list[Row]:
                 names["Bias"] = use.node.input[1 - use.slot]
         for parameter, name in names.items():
             if name and graph.is_constant(name):
-                value = graph.array(name)
-                if not value.size:
-                    continue
-                rows.append((f"{node.name}_{parameter}", node.name, parameter, float(value.min()), float(value.max())))
+                yield node.name, parameter, name
+
+
+def _learnables(graph: Graph) -> list[Row]:
+    rows: list[Row] = []
+    for layer, parameter, name in learnable_tensors(graph):
+        value = graph.array(name)
+        if value.size:
+            rows.append((f"{layer}_{parameter}", layer, parameter, float(value.min()), float(value.max())))
     return rows
 
 

@@ -157,7 +157,43 @@ def test_histogram_of_activations_counts_every_value(quantizer: Quantizer) -> No
     view = quantizer.histogram("relu1", scheme="Histogram")
     assert sum(view.counts.values()) + view.zeros == 16 * 8 * 64
     assert quantizer.histogram("image").minimum < 0
-    with pytest.raises(UserError, match="no layer 'nonsense'"):
+    with pytest.raises(UserError, match="no layer 'nonsense'; see"):
         quantizer.histogram("nonsense")
     with pytest.raises(UserError, match="has no 'Weights'"):
         quantizer.histogram("relu1", "Weights")
+
+
+def test_every_row_of_the_table_has_a_histogram_and_wrong_names_a_hint(
+    quantizer: Quantizer, branched: Path, tmp_path: Path, builder: Callable[..., Any]
+) -> None:
+    found = quantizer.histograms()
+    for row in quantizer.ranges().itertuples(index=False):
+        # dropout is gone from the network, and still a row
+        layer, what, low, high = row[1:]
+        view = quantizer.histogram(layer, what)
+        assert found[layer, what] == view
+        assert (view.minimum, view.maximum) == (low, high)
+    with pytest.raises(UserError, match="no layer 'pointwize'; did you mean 'pointwise'"):
+        quantizer.histogram("pointwize")
+    assert {what for _, what in Quantizer(branched).histograms()} == {"Weights", "Bias"}  # nothing was observed yet
+
+    net = builder(0)
+    net.add("MatMul", ["x", net.weights("w", 4, 3)], "product")
+    net.add("Add", ["product", net.weights("b", 3)], "sum")
+    onnx.save(net.model({"x": ["N", 4]}, {"sum": ["N", 3]}), tmp_path / "product.onnx")
+    other = Quantizer(tmp_path / "product.onnx")
+    other.calibrate([{"x": np.eye(4, dtype=np.float32)}], layers="all")
+    views = other.histograms()
+    assert ("product", "Bias") in views  # as in the table
+    assert ("sum", "Bias") not in views
+
+
+def test_weights_that_are_not_finite_have_no_histogram(tmp_path: Path, builder: Callable[..., Any]) -> None:
+    net = builder(0)
+    net.constant("w", np.array([[np.nan, 1.0]], np.float32).T)
+    net.add("Gemm", ["x", "w"], "y")
+    onnx.save(net.model({"x": ["N", 2]}, {"y": ["N", 1]}), tmp_path / "nan.onnx")
+    quantizer = Quantizer(tmp_path / "nan.onnx")
+    assert quantizer.histograms() == {}
+    with pytest.raises(UserError, match="hold NaN or infinity"):
+        quantizer.histogram("y", "Weights")
