@@ -14,7 +14,7 @@ from harness.quantize.graph import Graph, metadata, read_model, sha256_of
 from harness.quantize.learnables import learnables
 from harness.quantize.quantizer import METADATA_KEY, REQUANTIZER, QuantizedModel
 from harness.quantize.rulebooks.rules import MOVERS
-from harness.quantize.runtime import open_session
+from harness.quantize.runtime import open_session, optimizers_that_break
 from harness.quantize.units import QUANTIZED_OPS
 
 _LEARNABLE_COLUMNS = ("Layer", "Parameter", "Value")
@@ -139,6 +139,5 @@ def describe_own(path: str | Path) -> QuantizedModel:
         if node.op_type not in _MARKERS | {"Constant"} and (name := node.name or node.output[0]) not in names
     )
     note = "given by the job" if names else "given by the job: no int8 layer found in it"
-    return QuantizedModel(
-        path, digest, "own", "own", len(names), kept, (note,), (REQUANTIZER,) if names and kept else ()
-    )
+    disabled = ((REQUANTIZER,) if names and kept else ()) + optimizers_that_break(model)
+    return QuantizedModel(path, digest, "own", "own", len(names), kept, (note,), disabled)

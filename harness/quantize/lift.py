@@ -101,13 +101,17 @@ def _convert(model: ModelProto, opset: int, what: str) -> ModelProto:
 
 
 def _interface(model: ModelProto) -> list[tuple[str, int, int | None]]:
-    """(name, element type, rank) of each input that the user feeds and of each output."""
+    """(name, element type, rank) of each input that the user feeds and of each output.
+
+    The rank of an output is what the file says of it: it may be wrong, and inference corrects it.
+    """
     constants = {tensor.name for tensor in model.graph.initializer}
-    values = [value for value in model.graph.input if value.name not in constants]
-    rows = []
-    for value in (*values, *model.graph.output):
+    rows: list[tuple[str, int, int | None]] = []
+    for value in model.graph.input:
         kind = value.type.tensor_type
-        rows.append((value.name, kind.elem_type, len(kind.shape.dim) if kind.HasField("shape") else None))
+        if value.name not in constants:
+            rows.append((value.name, kind.elem_type, len(kind.shape.dim) if kind.HasField("shape") else None))
+    rows.extend((value.name, value.type.tensor_type.elem_type, None) for value in model.graph.output)
     return rows
 
 

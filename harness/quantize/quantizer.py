@@ -32,6 +32,7 @@ from harness.quantize.rescaling import Rescalings, to_json
 from harness.quantize.rewrite import build
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.rulebooks.rules import Bias, RuleBook
+from harness.quantize.runtime import optimizers_that_break
 from harness.quantize.scales import check_method
 from harness.quantize.score import Scorer
 from harness.quantize.writing import check_target, data_file_of, fits_single_file, write_model
@@ -158,7 +159,7 @@ def quantize(
             notes.extend(recovery.problems)
     notes.extend(plan.remarks)
     notes.extend(_control_flow_notes(graph))
-    disabled = (REQUANTIZER,) if _requantizer_would_harm(plan) else ()
+    disabled = (*((REQUANTIZER,) if _requantizer_would_harm(plan) else ()), *optimizers_that_break(result))
     if not fits_single_file(result):
         notes.append(f"above 2 GB: its weights are in {data_file_of(out).name}, and it cannot travel to an agent")
     layers = report_layers(plan, preparation)

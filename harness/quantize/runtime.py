@@ -44,6 +44,18 @@ def default_threads() -> int:
     return min(2, usable)
 
 
+#: Turns signed activations into unsigned ones on x86. Where QuantizeLinear says `output_dtype` (since opset 21, and the
+#: runtime itself writes it) it leaves int8 there beside a zero point of uint8, and the network does not load (1.31.1).
+SIGN_CHANGER = "QDQS8ToU8Transformer"
+
+
+def optimizers_that_break(model: ModelProto) -> tuple[str, ...]:
+    """ONNX Runtime optimizers that keep an int8 network from loading."""
+    opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
+    quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+    return (SIGN_CHANGER,) if opset > 20 and quantized else ()
+
+
 def open_session(
     model: ModelProto, what: str, *, disabled_optimizers: Sequence[str] = (), threads: int | None = None
 ) -> ort.InferenceSession:
@@ -52,7 +64,7 @@ def open_session(
     Args:
         model: the network.
         what: how to call it in an error.
-        disabled_optimizers: graph optimizers to switch off by name.
+        disabled_optimizers: graph optimizers to switch off by name, beside those that break the network.
         threads: intra-op threads, `default_threads()` when None.
 
     Raises:
@@ -72,7 +84,7 @@ def open_session(
             model.SerializeToString(),
             options,
             providers=["CPUExecutionProvider"],
-            disabled_optimizers=list(disabled_optimizers) or None,
+            disabled_optimizers=[*disabled_optimizers, *optimizers_that_break(model)] or None,
         )
     except RUNTIME_ERRORS as error:
         msg = f"{what}: ONNX Runtime cannot load it ({short_reason(error)}); run onnx.checker on the network"

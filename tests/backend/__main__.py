@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import tempfile
 from collections import Counter
@@ -22,9 +23,10 @@ def main(part: str = "") -> int:
     """Run, print what went wrong, write the page; 1 when anything went wrong."""
     outcomes: list[Outcome] = []
     cases = [case for case in all_cases() if part in case.identity]
-    with tempfile.TemporaryDirectory() as folder:
-        for case in track(cases, "networks"):
-            outcomes.extend(examine(case, Path(folder)))
+    names = [case.identity for case in cases]
+    with multiprocessing.get_context("spawn").Pool() as pool:
+        for found in track(pool.imap(_examined, names, chunksize=8), "networks", total=len(names)):
+            outcomes.extend(found)
     wrong = [outcome for outcome in outcomes if outcome.verdict is None]
     for outcome in wrong:
         sys.stdout.write(f"{outcome.case} {outcome.environment}: {outcome.reason}\n")
@@ -35,6 +37,12 @@ def main(part: str = "") -> int:
     else:
         PAGE.write_text(text, encoding="utf-8")
     return int(bool(wrong))
+
+
+def _examined(identity: str) -> list[Outcome]:
+    case = next(case for case in all_cases() if case.identity == identity)
+    with tempfile.TemporaryDirectory() as folder:
+        return examine(case, Path(folder))
 
 
 def page(outcomes: Sequence[Outcome], kinds: Counter[str]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
@@ -505,3 +506,28 @@ def test_nodes_in_no_order(
     result = quantized(model, image(), environment)
     assert result.quantized_layers == 3
     assert close(reference, run(result.path, image())[0])
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("moved", ["in the middle", "at the end"])
+def test_operators_that_only_newer_opsets_have(
+    moved: str, environment: str, builder: Callable[..., Any], quantized: Quantized
+) -> None:
+    net = builder()
+    net.add("MatMul", ["x", net.weights("w", 8, 8)], "a")
+    data = net.add("Transpose", ["a"], "turned", perm=[0, 2, 1]) if moved == "in the middle" else "a"
+    net.add("RMSNormalization", [data, net.constant("s", np.ones(8, np.float32))], "normal")
+    net.add("MatMul", ["normal", net.weights("v", 8, 8)], "b")
+    net.add("Relu", ["b"], "relu" if moved == "at the end" else "y")
+    if moved == "at the end":
+        net.add("Transpose", ["relu"], "y", perm=[0, 2, 1])
+    model = net.model({"x": ["N", 8, 8]}, {"y": None}, opset=23, ir_version=10)
+    feed = {"x": np.random.default_rng(0).normal(size=(32, 8, 8)).astype(np.float32)}
+    result = quantized(model, feed, environment)
+    outputs = []
+    for content, disabled in ((model.SerializeToString(), ()), (result.path.read_bytes(), result.disabled_optimizers)):
+        session = ort.InferenceSession(
+            content, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled) or None
+        )
+        outputs.append(session.run(None, feed)[0])
+    assert close(*outputs, 15)
