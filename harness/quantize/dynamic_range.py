@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.quantize.histogram import HALF_BINS, Histogram
+from harness.quantize.histogram import Histogram
 from harness.quantize.observe import TensorStats
+from harness.quantize.pattern import HALF_BINS
 from harness.quantize.rulebooks.rules import Rounding
 from harness.quantize.scales import minmax_exponent, msb_window, round_to_integers
 

@@ -2,9 +2,9 @@
 
 Two kinds. `Histogram` has bins of equal width, a power of two, anchored at zero: when a value falls outside,
 neighbouring bins merge in pairs and the width doubles, so that any two histograms can be brought to one
-width exactly. Its bin of x is floor(x / width); the division by a power of two is exact, so no rounding
-depends on the moment at which a value arrived. `MsbHistogram` counts most-significant bits: one bin per
-power of two, the dynamic range that a number format has to cover.
+width exactly. Its bin of x is floor(|x| / width) on the side of x's sign; the division by a power of two is
+exact, so no rounding depends on the moment at which a value arrived. `MsbHistogram` counts most-significant
+bits: one bin per power of two, the dynamic range that a number format has to cover.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.quantize.pattern import EXPONENTS, HALF_BINS, MIN_EXPONENT, SIDE
+
 Counts = NDArray[np.int64]
 
-#: Bins on each side of zero. 1024 positive bins keep 4 bins for each of the 256 levels of a full range.
-HALF_BINS = 1024
 #: Values are counted in pieces that stay in the processor's cache.
 _PIECE = 1 << 16
-#: Narrowest bin: 2^-140 x 1024 is still a normal float32.
-_MIN_EXPONENT = -126
 #: Bits of a float32's sign and exponent, and the bias of the latter.
 _EXPONENT_BINS = 512
 _EXPONENT_BIAS = 127
@@ -30,7 +28,9 @@ _EXPONENT_BIAS = 127
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts of values in bins [k·2^e, (k+1)·2^e), k = -1024 … 1023.
+    """Counts of values in bins of width 2^e, mirrored about zero.
+
+    [k·2^e, (k+1)·2^e) for values ≥ 0, and (-(k+1)·2^e, -k·2^e] for values below, k = 0 … 1023.
 
     Args:
         exponent: e, the width's power of two; None while nothing but zeros was seen.
@@ -50,7 +50,7 @@ class Histogram:
     @property
     def width(self) -> float:
         """Width of a bin."""
-        return 2.0 ** (self.exponent if self.exponent is not None else _MIN_EXPONENT)
+        return 2.0 ** (self.exponent if self.exponent is not None else MIN_EXPONENT)
 
     @property
     def edges(self) -> NDArray[np.float64]:
@@ -83,66 +83,29 @@ class Histogram:
         counts = self.widened(wide).counts + other.widened(wide).counts
         return Histogram(wide, counts, self.zeros + other.zeros)
 
-    def counting(self, values: NDArray[np.float32], low: float, high: float) -> Histogram:
-        """This histogram with more values counted.
-
-        Args:
-            values: finite float32 values, any shape.
-            low: their minimum.
-            high: their maximum.
-        """
-        exponent = needed_exponent(low, high)
+    def counting(self, values: NDArray[np.float32]) -> Histogram:
+        """This histogram with more finite float32 values counted; streams are counted by `kernels` to the same bits."""
+        magnitudes = np.abs(values.reshape(-1))
+        exponent = needed_exponent(float(magnitudes.max(initial=0)))
+        zeros = magnitudes.size - int(np.count_nonzero(magnitudes))
         if exponent is None:
-            count = values.size
             counts = self.counts.copy()
-            counts[HALF_BINS] += count
-            return Histogram(self.exponent, counts, self.zeros + count)
+            counts[HALF_BINS] += zeros
+            return Histogram(self.exponent, counts, self.zeros + zeros)
         wide = exponent if self.exponent is None else max(exponent, self.exponent)
-        start = self.widened(wide)
-        counts, zeros = count_bins(values, wide, non_negative=low >= 0)
-        return Histogram(wide, start.counts + counts, self.zeros + zeros)
+        # Times a power of two: exact, or so small that its bin is the first in any case.
+        bins = (magnitudes * np.float32(2.0**-wide)).astype(np.intp)
+        bins = np.where(values.reshape(-1) < 0, HALF_BINS - 1 - bins, HALF_BINS + bins)
+        counts = self.widened(wide).counts + np.bincount(bins, minlength=2 * HALF_BINS)
+        return Histogram(wide, counts, self.zeros + zeros)
 
 
-def needed_exponent(low: float, high: float) -> int | None:
-    """Smallest width exponent whose bins -1024 … 1023 hold [low, high]; None when both are zero."""
-    magnitude = max(abs(low), abs(high))
+def needed_exponent(magnitude: float) -> int | None:
+    """Smallest width exponent whose 1024 bins hold `magnitude`, the largest |x|; None when it is zero."""
     if magnitude == 0:
         return None
-    exponent = max(int(np.frexp(magnitude)[1]) - 10, _MIN_EXPONENT)
-    # frexp gives magnitude < 2^x, so floor(high/2^(x-10)) ≤ 1023, and -2^x itself is bin -1024.
-    if low < 0 and abs(low) >= high and np.frexp(magnitude)[0] == 0.5 and exponent > _MIN_EXPONENT:
-        narrower = exponent - 1
-        if np.floor(np.ldexp(high, -narrower)) < HALF_BINS:
-            return narrower
-    return exponent
-
-
-def count_bins(values: NDArray[np.float32], exponent: int, *, non_negative: bool) -> tuple[Counts, int]:
-    """Counts per bin, and how many values are exactly zero.
-
-    Args:
-        values: finite float32 values that fit the bins.
-        exponent: power of two of the bin width.
-        non_negative: no value is below zero (truncation then equals floor, which saves a pass).
-    """
-    flat = values.reshape(-1)
-    counts = np.zeros(2 * HALF_BINS, np.int64)
-    factor = np.float32(2.0**-exponent)
-    scaled = np.empty(min(_PIECE, flat.size), np.float32)
-    zeros = flat.size - int(np.count_nonzero(flat))
-    for start in range(0, flat.size, _PIECE):
-        piece = flat[start : start + _PIECE]
-        part = np.multiply(piece, factor, out=scaled[: piece.size])
-        if non_negative:
-            counts[HALF_BINS:] += np.bincount(part.astype(np.intp), minlength=HALF_BINS)
-        else:
-            np.floor(part, out=part)
-            if exponent > 0:
-                # Tiny negative numbers underflow to -0 here; their bin is -1 all the same.
-                part[(piece < 0) & (part == 0)] = -1
-            part += HALF_BINS  # small integers: exact
-            counts += np.bincount(part.astype(np.intp), minlength=2 * HALF_BINS)
-    return counts, zeros
+    # frexp gives magnitude < 2^x, so floor(magnitude / 2^(x-10)) ≤ 1023.
+    return max(int(np.frexp(magnitude)[1]) - 10, MIN_EXPONENT)
 
 
 @dataclass(frozen=True)
@@ -189,6 +152,28 @@ class MsbHistogram:
         """
         both = self.positive + self.negative
         return {int(index) - _EXPONENT_BIAS: int(both[index]) for index in np.flatnonzero(both)}
+
+
+def from_slots(table: Counts, exponent: int | None) -> tuple[Histogram, MsbHistogram]:
+    """Both histograms of a tensor from the slots that its values were counted in.
+
+    Args:
+        table: shape (`pattern.SLOTS`,).
+        exponent: of the bins' width; None while nothing but zeros was seen.
+    """
+    plus, minus = table[:SIDE], table[SIDE:]
+    zeros = int(plus[-1] + minus[-1])
+    counts = np.concatenate([minus[HALF_BINS - 1 :: -1], plus[:HALF_BINS]])
+    bits = []
+    for side in (plus, minus):
+        msb = side[HALF_BINS : HALF_BINS + EXPONENTS].copy()
+        if exponent is not None:
+            tops = np.frexp(np.arange(1, HALF_BINS))[1] - 1 + exponent + _EXPONENT_BIAS
+            msb += np.bincount(tops, side[1:HALF_BINS], minlength=EXPONENTS).astype(np.int64)
+        bits.append(msb)
+    counts[HALF_BINS] = plus[HALF_BINS:].sum() + minus[-1]
+    counts[HALF_BINS - 1] = minus[HALF_BINS:-1].sum()
+    return Histogram(exponent, counts, zeros), MsbHistogram(bits[0], bits[1], zeros)
 
 
 def msb_of(values: NDArray[Any]) -> NDArray[np.int64]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.quantize.histogram import Histogram, MsbHistogram
+
+#: Sums are kept apart by the upper five bits of their float32 exponent.
+SUM_CLASSES = 32
 
 
 @dataclass(frozen=True)
@@ -47,52 +50,41 @@ class TensorStats:
         )
 
     def seeing(self, values: NDArray[Any]) -> TensorStats:
-        """Statistics with more values counted; NaN and infinity show in `low` and `high`, and are not binned."""
+        """Statistics with an array's values counted; NaN and infinity show in `low` and `high`, and are not binned."""
         if values.size == 0:
             return self
-        low, high = float(values.min()), float(values.max())
-        if not (np.isfinite(low) and np.isfinite(high)) or self.histogram is None or self.msb is None:
-            # min and max of anything with a NaN are NaN; Python's min() would hide it depending on the order.
-            return TensorStats(
-                _least(self.low, low), _most(self.high, high), self.count + values.size, self.histogram, self.msb
-            )
-        return TensorStats(
-            min(self.low, low),
-            max(self.high, high),
-            self.count + values.size,
-            self.histogram.counting(values, low, high),
-            self.msb.counting(values),
-        )
+        # Adding zero turns -0 into 0: which of the two is the minimum would depend on the order.
+        low, high = float(values.min()) + 0.0, float(values.max()) + 0.0
+        # min and max of anything with a NaN are NaN; Python's min() would hide it depending on the order.
+        low, high = float(np.minimum(self.low, low)), float(np.maximum(self.high, high))
+        histogram, msb = self.histogram, self.msb
+        if histogram is not None and msb is not None and np.isfinite(low) and np.isfinite(high):
+            single = values.astype(np.float32, copy=False)
+            histogram, msb = histogram.counting(single), msb.counting(single)
+        return TensorStats(low, high, self.count + values.size, histogram, msb)
 
 
-def _least(first: float, second: float) -> float:
-    return float(np.minimum(first, second))
-
-
-def _most(first: float, second: float) -> float:
-    return float(np.maximum(first, second))
-
-
+@dataclass(frozen=True)
 class ChannelSums:
-    """Running sum per channel, for the mean of each.
+    """Sums per channel that add up to the same bits in any order.
+
+    Each pass's sum is rounded to float32 and kept with those of its size, in classes eight powers of two apart. In
+    float64 the numbers of a class add up without rounding: 24 bits each and 8 powers of two leave room for two
+    million passes. Only the mean rounds, once.
 
     Args:
-        axis: the channel axis of the tensor.
+        classes: shape (32, channels).
+        count: values per channel.
     """
 
-    def __init__(self, axis: int) -> None:
-        self.axis = axis
-        self._sum: NDArray[np.float64] | None = None
-        self._count = 0
+    classes: NDArray[np.float64]
+    count: int
 
-    def add(self, values: NDArray[Any]) -> None:
-        """Count more values; the channel count must not change."""
-        axis = self.axis % values.ndim
-        others = tuple(index for index in range(values.ndim) if index != axis)
-        sums = values.sum(axis=others, dtype=np.float64)
-        self._sum = sums if self._sum is None else self._sum + sums
-        self._count += values.size // max(values.shape[axis], 1)
+    def merged(self, other: Self) -> Self:
+        """Sums of both."""
+        return type(self)(self.classes + other.classes, self.count + other.count)
 
     def mean(self) -> NDArray[np.float64] | None:
         """Mean per channel, None when nothing was seen."""
-        return None if self._sum is None or not self._count else self._sum / self._count
+        # Small ones first, always in the same order.
+        return self.classes.sum(axis=0) / self.count if self.count else None

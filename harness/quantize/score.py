@@ -13,8 +13,10 @@ from harness.quantize.feed import Batch, input_specs, passes
 from harness.quantize.graph import Graph
 from harness.quantize.rulebooks.rules import MOVERS, RuleBook
 from harness.quantize.runtime import open_session, run_session, sqnr_db, with_outputs
-from harness.quantize.spread import worth_keeping
+from harness.quantize.spread import evenly, worth_keeping
 
+#: What an exact, or an utterly wrong, result counts as in a mean.
+_BOUND_DB = 100.0
 _SQUASHING = frozenset({"Softmax", "LogSoftmax"})
 #: What stands behind the scores of a half-precision network, or of one that returns labels.
 _BEHIND_SCORES = MOVERS | _SQUASHING | {"Cast", "ArgMax"}
@@ -40,12 +42,6 @@ def _is_float(graph: Graph, name: str) -> bool:
     if value is not None and value.type.WhichOneof("value") not in {None, "tensor_type"}:
         return False  # a sequence, or an optional
     return graph.element_type(name) in {TensorProto.FLOAT, None}
-
-
-def _evenly(batches: Sequence[Batch], most: int) -> Sequence[Batch]:
-    if len(batches) <= most:
-        return batches
-    return [batches[(2 * index + 1) * len(batches) // (2 * most)] for index in range(most)]
 
 
 def rounded_tensors(graph: Graph) -> dict[str, str]:
@@ -77,7 +73,7 @@ class Scorer:
         self.samples = 0
         first = batches[0] if batches else {}
         most = worth_keeping(first, max((len(value) for value in first.values() if np.ndim(value)), default=1))
-        for inputs, count in passes(_evenly(batches, most), input_specs(graph), what):
+        for inputs, count in passes(evenly(batches, most), input_specs(graph), what):
             self._feeds.append(inputs)
             self.samples += count
             if self.samples >= most:
@@ -85,20 +81,25 @@ class Scorer:
         self._reference = self._run(graph.model, what, ())
 
     def score_db(self, model: ModelProto, rules: RuleBook) -> float:
-        """Mean SQNR over the scored tensors, dB; -inf when the candidate's output is not finite."""
-        values = self._run(model, f"{rules.environment} network", ("WeightBiasQuantization",))
+        """Mean SQNR over scored tensors and samples, dB; -inf when the candidate's output is not finite.
+
+        The mean of each sample's decibels: in the ratio of sums one loud sample would outweigh thirty others.
+        """
         scores = []
-        for reference, other in zip(self._reference, values, strict=True):
-            if not np.isfinite(other).all():
-                return float("-inf")
-            scores.append(min(sqnr_db(reference, other), 200.0))
+        runs = self._run(model, f"{rules.environment} network", ("WeightBiasQuantization",))
+        for references, others in zip(self._reference, runs, strict=True):
+            for reference, other in zip(references, others, strict=True):
+                if not np.isfinite(other).all():
+                    return float("-inf")
+                if reference.any():
+                    scores.append(min(max(sqnr_db(reference, other), -_BOUND_DB), _BOUND_DB))
         return float(np.mean(scores)) if scores else 0.0
 
-    def _run(self, model: ModelProto, what: str, disabled: Sequence[str]) -> list[NDArray[Any]]:
+    def _run(self, model: ModelProto, what: str, disabled: Sequence[str]) -> list[list[NDArray[Any]]]:
+        """Pass by pass, the scored tensors."""
         if not self.names:
             return []  # whole numbers only: nothing to take an SQNR on
         rounded = rounded_tensors(Graph(model))
         names = [rounded.get(name, name) for name in self.names]
         session = open_session(with_outputs(model, names, only=True), what, disabled_optimizers=disabled)
-        runs = [run_session(session, feed, what, names) for feed in self._feeds]
-        return [np.concatenate([run[index].reshape(-1) for run in runs]) for index in range(len(self.names))]
+        return [run_session(session, feed, what, names) for feed in self._feeds]

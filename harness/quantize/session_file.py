@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import UserError
-from harness.quantize.calibrator import Calibration
+from harness.quantize.calibration import Calibration
 from harness.quantize.histogram import Histogram, MsbHistogram
-from harness.quantize.observe import TensorStats
+from harness.quantize.observe import SUM_CLASSES, ChannelSums, TensorStats
 from harness.quantize.placement import Layers
 
 #: Raised when a field changes its meaning.
@@ -29,7 +29,8 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class _Tensor(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # The range of a tensor that was never seen is infinite.
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
 
     name: str
     low: float
@@ -38,6 +39,16 @@ class _Tensor(BaseModel):
     exponent: int | None = None
     zeros: int = 0
     histograms: bool = False
+
+
+class _Sums(BaseModel):
+    """Channel sums of one tensor; of the classes only those that hold something are stored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    count: int
+    classes: list[int]
 
 
 class _Calibration(BaseModel):
@@ -51,6 +62,8 @@ class _Calibration(BaseModel):
     means: list[str]
     kept: list[list[str]]
     rows: list[tuple[str, str, str, float, float]]
+    kept_at: list[int] = []
+    sums: list[_Sums] = []
 
 
 class SessionFile(BaseModel):
@@ -142,6 +155,11 @@ def _stored(calibration: Calibration, arrays: Arrays) -> _Calibration:
     for number, sample in enumerate(calibration.kept):
         for index, value in enumerate(sample.values()):
             arrays[f"kept{number}.{index}"] = value
+    sums = []
+    for index, (name, total) in enumerate(calibration.sums.items()):
+        used = np.flatnonzero(total.classes.any(axis=1))
+        arrays[f"sums{index}"] = total.classes[used]
+        sums.append(_Sums(name=name, count=total.count, classes=used.tolist()))
     return _Calibration(
         digest=calibration.digest,
         environment=calibration.environment,
@@ -151,6 +169,8 @@ def _stored(calibration: Calibration, arrays: Arrays) -> _Calibration:
         means=list(calibration.means),
         kept=[list(sample) for sample in calibration.kept],
         rows=list(calibration.rows),
+        kept_at=list(calibration.kept_at),
+        sums=sums,
     )
 
 
@@ -162,6 +182,12 @@ def _restored(stored: _Calibration, arrays: Mapping[str, NDArray[Any]]) -> Calib
             histogram = Histogram(entry.exponent, arrays[f"counts{index}"], entry.zeros)
             msb = MsbHistogram(arrays[f"positive{index}"], arrays[f"negative{index}"], entry.zeros)
         tensors[entry.name] = TensorStats(entry.low, entry.high, entry.count, histogram, msb)
+    sums = {}
+    for index, total in enumerate(stored.sums):
+        values = arrays[f"sums{index}"]
+        classes = np.zeros((SUM_CLASSES, values.shape[1]))
+        classes[total.classes] = values
+        sums[total.name] = ChannelSums(classes, total.count)
     return Calibration(
         digest=stored.digest,
         environment=stored.environment,
@@ -174,4 +200,6 @@ def _restored(stored: _Calibration, arrays: Mapping[str, NDArray[Any]]) -> Calib
             for number, names in enumerate(stored.kept)
         ),
         rows=tuple(stored.rows),
+        kept_at=tuple(stored.kept_at),
+        sums=sums,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.quantize.histogram import HALF_BINS, Histogram
+from harness.quantize.histogram import Histogram
+from harness.quantize.pattern import HALF_BINS
 
 FloatArray = NDArray[np.float64]
 
