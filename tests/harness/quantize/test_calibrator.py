@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,11 +13,15 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
 
 from harness.errors import UserError
 from harness.quantize import calibrate, prepare
 from harness.quantize.graph import Graph, read_model
+from harness.quantize.observe import TensorStats
+from harness.quantize.preparation import prepare_model
+from harness.quantize.runtime import open_session, with_outputs
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped base
@@ -195,3 +201,169 @@ def test_a_fixed_batch_is_filled_up(builder: Callable[..., Any], tmp_path: Path)
     calibration = calibrate(path, [{"x": data}])
     assert calibration.samples == 10
     assert (calibration.tensors["x"].low, calibration.tensors["x"].high) == (data.min(), data.max())
+
+
+def plain_stats(path: Path, names: list[str], feeds: list[dict[str, NDArray[Any]]]) -> dict[str, TensorStats]:
+    """What NumPy finds in the outputs of an ordinary session of the same optimization."""
+    prepared = prepare_model(read_model(path), str(path)).model
+    session = open_session(with_outputs(prepared, names, only=True), str(path), threads=1)
+    stats = {name: TensorStats.empty(histograms=True) for name in names}
+    for feed in feeds:
+        for name, value in zip(names, session.run(names, feed), strict=True):
+            stats[name] = stats[name].seeing(value)
+    return stats
+
+
+@pytest.mark.parametrize(
+    ("network", "name", "shape"),
+    [
+        ("mobilenet_v1_0.25_224.onnx", "input", (1, 224, 224, 3)),
+        ("squeezenet1.1.onnx", "data_0", (1, 3, 224, 224)),
+        ("mlperf_tiny_kws_dscnn.onnx", "input_1", (3, 49, 10, 1)),
+    ],
+)
+def test_reading_tensors_where_the_runtime_left_them_changes_no_bit(
+    network: str, name: str, shape: tuple[int, ...], models_dir: Path
+) -> None:
+    """Blocked layouts, filled-up channels included: MobileNet's first ones are 8 of a block of 16."""
+    rng = np.random.default_rng(0)
+    feeds = [{name: rng.normal(size=shape).astype(np.float32)} for _ in range(3)]
+    found = calibrate(models_dir / network, feeds).tensors
+    inner = [tensor for tensor in found if tensor != name]
+    assert len(inner) > 5
+    for tensor, expected in plain_stats(models_dir / network, inner, feeds).items():
+        stats = found[tensor]
+        assert (stats.low, stats.high, stats.count) == (expected.low, expected.high, expected.count), tensor
+        assert stats.histogram is not None
+        assert stats.msb is not None
+        assert expected.histogram is not None
+        assert expected.msb is not None
+        assert stats.histogram.exponent == expected.histogram.exponent
+        assert np.array_equal(stats.histogram.counts, expected.histogram.counts), tensor
+        assert np.array_equal(stats.msb.positive, expected.msb.positive), tensor
+
+
+def test_order_of_batches_does_not_matter(branched: Path, images: Callable[..., Any]) -> None:
+    data = [{"image": images(4, seed) * (1 + seed)} for seed in range(9)]
+    one, other = calibrate(branched, data), calibrate(branched, data[::-1])
+    for name, stats in one.tensors.items():
+        again = other.tensors[name]
+        assert (stats.low, stats.high) == (again.low, again.high)
+        assert stats.histogram is not None
+        assert again.histogram is not None
+        assert np.array_equal(stats.histogram.counts, again.histogram.counts)
+    for name, mean in one.means.items():
+        assert mean.tobytes() == other.means[name].tobytes(), name
+
+
+def test_spatial_shapes_and_batch_sizes_may_vary(builder: Callable[..., Any], tmp_path: Path) -> None:
+    net = builder()
+    net.conv("x", "conv", (20, 3, 3, 3), pads=[1] * 4)
+    net.add("Relu", ["conv"], "relu")
+    net.conv("relu", "out", (4, 20, 1, 1))
+    path = tmp_path / "free.onnx"
+    onnx.save(net.model({"x": ["N", 3, "H", "W"]}, {"out": ["N", 4, "H", "W"]}), path)
+    rng = np.random.default_rng(0)
+    # Each shape comes twice in a row, so that prepared outputs are used, and again after another, larger one.
+    sizes = [(1, 8, 8), (1, 8, 8), (5, 17, 9), (5, 17, 9), (1, 8, 8), (2, 30, 31), (8, 17, 9), (1, 8, 8)]
+    feeds = [{"x": rng.normal(size=(n, 3, h, w)).astype(np.float32)} for n, h, w in sizes]
+    calibration = calibrate(path, feeds)
+    assert calibration.samples == sum(n for n, _, _ in sizes)
+    expected = plain_stats(path, ["relu"], feeds)["relu"]
+    found = calibration.tensors["relu"]
+    assert (found.low, found.high, found.count) == (expected.low, expected.high, expected.count)
+    assert found.histogram is not None
+    assert expected.histogram is not None
+    assert np.array_equal(found.histogram.counts, expected.histogram.counts)
+    assert found.count == 20 * sum(n * h * w for n, h, w in sizes)
+
+
+def test_shapes_may_depend_on_values(builder: Callable[..., Any], tmp_path: Path) -> None:
+    """NonZero: how many elements the next tensors have is not known from the input's shape."""
+    net = builder()
+    net.constant("shape", np.array([1, 1, 1, -1], np.int64))
+    net.add("NonZero", ["x"], "where")
+    net.add("Cast", ["where"], "float", to=TensorProto.FLOAT)
+    net.add("Reshape", ["float", "shape"], "row")
+    net.conv("row", "conv", (2, 1, 1, 1))
+    net.conv("conv", "out", (2, 2, 1, 1))
+    path = tmp_path / "values.onnx"
+    onnx.save(net.model({"x": [6]}, {"out": [1, 2, 1, "L"]}), path)
+    feeds = [
+        {"x": np.array(x, np.float32)} for x in ([1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0], [1, 1, 1, 0, 1, 1], [1] * 6)
+    ]
+    assert calibrate(path, feeds).tensors["row"].count == 1 + 1 + 5 + 6
+
+
+def test_kept_samples_are_spread_over_the_data_and_bounded(branched: Path, images: Callable[..., Any]) -> None:
+    for count in (5, 64, 65, 300):
+        data = images(count, seed=count)
+        calibration = calibrate(branched, [{"image": data[start : start + 7]} for start in range(0, count, 7)])
+        kept, at = calibration.kept, calibration.kept_at
+        assert min(count, 33) <= len(kept) <= 64
+        assert set(np.diff(at)) <= {at[1] - at[0]}
+        assert at[0] == 0
+        assert at[-1] + (at[1] - at[0]) >= count
+        for index, sample in zip(at, kept, strict=True):
+            assert np.array_equal(sample["image"], data[index : index + 1])
+
+
+def test_kept_samples_survive_a_generator_that_writes_into_one_array(
+    branched: Path, images: Callable[..., Any]
+) -> None:
+    data = images(6)
+
+    def reused() -> Iterator[dict[str, NDArray[Any]]]:
+        buffer = np.empty_like(data[:1])
+        for index in range(len(data)):
+            buffer[:] = data[index]
+            yield {"image": buffer}
+
+    kept = calibrate(branched, reused()).kept
+    assert np.array_equal(np.concatenate([sample["image"] for sample in kept]), data)
+
+
+def test_large_kept_samples_take_bounded_memory(builder: Callable[..., Any], tmp_path: Path) -> None:
+    net = builder()
+    net.conv("x", "conv", (1, 1, 1, 1), strides=[64, 64])
+    path = tmp_path / "large.onnx"
+    onnx.save(net.model({"x": [1, 1, 1024, 1024]}, {"conv": [1, 1, 16, 16]}), path)
+    stream = ({"x": np.full((1, 1, 1024, 1024), value, np.float32)} for value in range(40))
+    kept = calibrate(path, stream, histograms=False).kept
+    assert 8 <= len(kept) <= 16  # of 4 MiB each
+    assert [int(sample["x"][0, 0, 0, 0]) for sample in kept] == list(range(0, 40, 40 // len(kept)))[: len(kept)]
+
+
+MEMORY_SCRIPT = """
+import sys
+import numpy as np
+from harness.quantize import calibrate
+def data():
+    for seed in range(int(sys.argv[2])):
+        yield {"data_0": np.random.default_rng(seed).normal(size=(1, 3, 224, 224)).astype(np.float32) * 60}
+assert calibrate(sys.argv[1], data(), histograms=sys.argv[3] == "1").samples == int(sys.argv[2])
+with open("/proc/self/status") as file:
+    print(next(int(line.split()[1]) for line in file if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel does not tell peak memory here")
+@pytest.mark.parametrize("histograms", ["0", "1"])
+def test_peak_memory_does_not_grow_with_samples(models_dir: Path, histograms: str) -> None:
+    """Issue figure: N = 500 against N = 64, at most 5 % more above what the process holds anyway."""
+
+    def peak_kib(samples: int) -> int:
+        command = [
+            sys.executable,
+            "-c",
+            MEMORY_SCRIPT,
+            str(models_dir / "squeezenet1.1.onnx"),
+            str(samples),
+            histograms,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=250)
+        return int(done.stdout)
+
+    baseline = peak_kib(1)
+    assert (peak_kib(500) - baseline) <= 1.05 * (peak_kib(64) - baseline)
