@@ -82,9 +82,11 @@ def quantize(
     recover: Annotated[
         str,
         typer.Option(
-            "--recover", help="Steps that may win accuracy back: all, none, or names with commas.", metavar="STEPS"
+            "--recover",
+            help="Steps that may win accuracy back: auto, all, none, or names with commas.",
+            metavar="STEPS",
         ),
-    ] = "all",
+    ] = "auto",
     sqnr_target: Annotated[
         float | None, typer.Option("--sqnr-target", help="Leave layers float until this SQNR is met.", metavar="DB")
     ] = None,
@@ -108,14 +110,14 @@ def quantize(
     from harness.api import Quantizer
     from harness.cli.model_data import feeds_with_bar, job_state, open_model_data
     from harness.cli.precision import SQNR_SAMPLES, divide, layers_bar
-    from harness.quantize.recovery.recover import STEPS
+    from harness.quantize.rulebooks.rules import STEPS
 
     choice("--environment", environment, ENVIRONMENTS)
     choice("--method", method, METHODS)
-    steps: tuple[str, ...] = STEPS
-    if recover != "all":
+    steps: tuple[str, ...] | None = None if recover == "auto" else STEPS
+    if recover not in {"auto", "all"}:
         steps = tuple(name.strip() for name in recover.split(",") if name != "none")
-    for step in steps:
+    for step in steps or ():
         choice("--recover", step, STEPS)
     quantizer = Quantizer(model, environment=environment, state=job_state(job))
     targets = (sqnr_target, agreement_target, accuracy_target)

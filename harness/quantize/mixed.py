@@ -18,7 +18,7 @@ from harness.quantize.feed import Batch
 from harness.quantize.fidelity import Runner, Score
 from harness.quantize.journal import Journal
 from harness.quantize.quantizer import QuantizedModel
-from harness.quantize.recovery.recover import STEPS
+from harness.quantize.rulebooks import rule_book
 from harness.quantize.sensitivity import SWEEP_STEPS, LayerCost, Progress, journal_key, rank
 from harness.quantize.validation import MetricFunction
 from harness.quantize.variants import Variants, recipe_of
@@ -199,7 +199,7 @@ def mixed_precision(
     metric: str | MetricFunction = "accuracy_top1",
     method: str = "auto",
     exclude: Collection[str] = (),
-    recover: Collection[str] = STEPS,
+    recover: Collection[str] | None = None,
     options: Mapping[str, Any] | None = None,
     latency: Latency | None = None,
     most_float: int | None = None,
@@ -227,7 +227,8 @@ def mixed_precision(
         metric: of labelled samples, for a goal in points.
         method: how ranges are chosen; `auto` is resolved once, on the all-int8 network.
         exclude: layers that are float in any case.
-        recover: steps of recovery that the networks may use; the ranking uses `SWEEP_STEPS` of them, which are quick.
+        recover: steps of recovery that the networks may use, None: those of the rule book. The ranking uses
+            `SWEEP_STEPS` of them, which are quick.
         options: further arguments of `quantize`.
         latency: decides between layers whose gains are equal within the samples' noise: the cheaper one stays float.
             Asked only for those whose order matters.
@@ -249,7 +250,7 @@ def mixed_precision(
         labels=labels,
         metric=metric,
         exclude=exclude,
-        recover=recover,
+        recover=rule_book(environment).recovery if recover is None else recover,
         options=options,
     )
     quick = replace(recipe, recover=tuple(step for step in recipe.recover if step in SWEEP_STEPS))

@@ -26,7 +26,7 @@ from harness.quantize.overrides import (
 from harness.quantize.placement import Plan, make_plan
 from harness.quantize.preparation import Prepared, prepare_model
 from harness.quantize.recovery.effort import MOST_STEPS, rounding_steps
-from harness.quantize.recovery.recover import STEPS, Recovery, RecoveryStep, check_steps
+from harness.quantize.recovery.recover import Recovery, RecoveryStep, check_steps
 from harness.quantize.recurrent.weights import takes_int8_weights
 from harness.quantize.rescaling import Rescalings, to_json
 from harness.quantize.rewrite import build
@@ -84,7 +84,7 @@ def quantize(
     out: Path,
     held_back: Sequence[Batch] | None = None,
     overrides: Mapping[str, Any] | None = None,
-    recover: Collection[str] = STEPS,
+    recover: Collection[str] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> QuantizedModel:
     """Write the int8 form of a network for one environment.
@@ -99,8 +99,8 @@ def quantize(
         out: a single ONNX file, above 2 GB with `out`.data beside it; written whole or not at all.
         held_back: data to score choices on; None: the few samples that the calibration remembered.
         overrides: layer, or network input → `LayerOverride` or its fields, such as `{"method": "percentile"}`.
-        recover: steps of recovery that may be used (`harness.quantize.recovery.recover.STEPS`); each is kept only
-            where it raises the SQNR on held-back data. Empty: rounding to nearest.
+        recover: steps of recovery that may be used, of `harness.quantize.rulebooks.rules.STEPS`; each is kept only
+            where it raises the SQNR on held-back data. None: those of the rule book; empty: rounding to nearest.
         progress: called with a line on what is being done.
 
     Raises:
@@ -111,7 +111,7 @@ def quantize(
     rules = rule_book(environment)
     digest = sha256_of(model)
     _check_calibration(model, calibration, digest, environment)
-    allowed = check_steps(recover)
+    allowed = check_steps(rules.recovery if recover is None else recover)
     if method != "auto":
         check_method(method)
     check_target(out, model)

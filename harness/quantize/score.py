@@ -58,6 +58,16 @@ def rounded_tensors(graph: Graph) -> dict[str, str]:
     return found
 
 
+def _mean_db(references: Sequence[NDArray[Any]], others: Sequence[NDArray[Any]]) -> float:
+    scores = []
+    for reference, other in zip(references, others, strict=True):
+        if not np.isfinite(other).all():
+            return float("-inf")
+        if reference.any():
+            scores.append(min(max(sqnr_db(reference, other), -_BOUND_DB), _BOUND_DB))
+    return float(np.mean(scores)) if scores else 0.0
+
+
 class Scorer:
     """Holds the float network's scores on a few samples; scores int8 candidates against them.
 
@@ -81,24 +91,21 @@ class Scorer:
         self._reference = self._run(graph.model, what, ())
 
     def score_db(self, model: ModelProto, rules: RuleBook) -> float:
-        """Mean SQNR over scored tensors and samples, dB; -inf when the candidate's output is not finite.
+        """Mean SQNR of the samples, dB; -inf when the candidate's output is not finite."""
+        return float(np.mean(self.scores(model, rules)))
 
-        The mean of each sample's decibels: in the ratio of sums one loud sample would outweigh thirty others.
+    def scores(self, model: ModelProto, rules: RuleBook) -> NDArray[np.float64]:
+        """SQNR of each pass, the mean over the scored tensors, dB; -inf when the candidate's output is not finite.
+
+        One figure a pass: in a ratio of sums one loud sample would outweigh thirty others.
         """
-        scores = []
         runs = self._run(model, f"{rules.environment} network", ("WeightBiasQuantization",))
-        for references, others in zip(self._reference, runs, strict=True):
-            for reference, other in zip(references, others, strict=True):
-                if not np.isfinite(other).all():
-                    return float("-inf")
-                if reference.any():
-                    scores.append(min(max(sqnr_db(reference, other), -_BOUND_DB), _BOUND_DB))
-        return float(np.mean(scores)) if scores else 0.0
+        return np.array([_mean_db(pair[0], pair[1]) for pair in zip(self._reference, runs, strict=True)])
 
     def _run(self, model: ModelProto, what: str, disabled: Sequence[str]) -> list[list[NDArray[Any]]]:
         """Pass by pass, the scored tensors."""
         if not self.names:
-            return []  # whole numbers only: nothing to take an SQNR on
+            return [[] for _ in self._feeds]  # whole numbers only: nothing to take an SQNR on
         rounded = rounded_tensors(Graph(model))
         names = [rounded.get(name, name) for name in self.names]
         session = open_session(with_outputs(model, names, only=True), what, disabled_optimizers=disabled)

@@ -30,7 +30,6 @@ from harness.quantize.layer_ranges import ACTIVATIONS, LayerRanges
 from harness.quantize.mixed import Board, Latency, MixedPrecision, goal_of, mixed_precision
 from harness.quantize.placement import Layers
 from harness.quantize.quantizer import QuantizedModel, quantize
-from harness.quantize.recovery.recover import STEPS
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.sensitivity import SWEEP_STEPS, Progress, sensitivity
 from harness.quantize.sequence import check_state, sequence_batches
@@ -97,6 +96,11 @@ class Quantizer:
         self.calibration = calibration
         return calibration.table()
 
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The network's inputs, states included."""
+        return tuple(spec.name for spec in network_inputs(self.model))
+
     def ranges(self) -> pd.DataFrame:
         """The calibration table again."""
         return self._calibrated().table()
@@ -137,7 +141,7 @@ class Quantizer:
         held_back: str | Path | DataSpec | Iterable[Any] | None = None,
         overrides: Mapping[str, Any] | None = None,
         *,
-        recover: Collection[str] = STEPS,
+        recover: Collection[str] | None = None,
         preprocess: Preprocess | None = None,
         sqnr_target: float | None = None,
         agreement_target: float | None = None,
@@ -159,7 +163,8 @@ class Quantizer:
             method: see `harness.quantize.quantize`.
             held_back: data to score choices and the target on, in any form that `validate` takes.
             overrides: layer, or network input → `LayerOverride` or its fields, such as `{"method": "percentile"}`.
-            recover: steps that may win accuracy back, each kept only where it helps; empty rounds to nearest.
+            recover: steps that may win accuracy back, each kept only where it helps; None: those of
+                the rule book, empty: rounding to nearest.
             preprocess: of named image data.
             sqnr_target: SQNR of the scores, dB, at least.
             agreement_target: top-1 agreement with the float network, a share, at least.

@@ -61,37 +61,38 @@ class _Error:
             np.concatenate(([0.0], np.cumsum(counts * centres**power))) for power in range(3)
         )
 
-    def at(self, low: float, high: float, step: float) -> float:
-        """Squared error with values clipped to [low, high] and rounded to `step`.
+    def at(self, low: FloatArray, high: FloatArray, step: FloatArray) -> FloatArray:
+        """Squared error with values clipped to [low, high] and rounded to `step`, one of each per choice.
 
         Inside, rounding costs step²/12 a value; outside, the distance to the bound.
         """
-        below, above = (float(np.interp(x, self._edges, np.arange(len(self._edges)))) for x in (low, high))
         positions = np.arange(len(self._edges))
-        n, total, squares = (
-            [float(np.interp(at, positions, series)) for at in (below, above)] + [float(series[-1])]
+        below, above = (np.interp(bound, self._edges, positions) for bound in (low, high))
+        (n0, n1), (total0, total1), (squares0, squares1) = (
+            (np.interp(below, positions, series), np.interp(above, positions, series))
             for series in (self._n, self._sum, self._squares)
         )
-        under = squares[0] - 2 * low * total[0] + low**2 * n[0]
-        over = (squares[2] - squares[1]) - 2 * high * (total[2] - total[1]) + high**2 * (n[2] - n[1])
-        return max(under, 0.0) + max(over, 0.0) + (n[1] - n[0]) * step**2 / 12
+        under = squares0 - 2 * low * total0 + low**2 * n0
+        over = self._squares[-1] - squares1 - 2 * high * (self._sum[-1] - total1) + high**2 * (self._n[-1] - n1)
+        error: FloatArray = np.maximum(under, 0) + np.maximum(over, 0) + (n1 - n0) * step**2 / 12
+        return error
 
 
 def _least_error(histogram: Histogram, low: float, high: float, *, symmetric: bool) -> tuple[float, float]:
     error = _Error(histogram)
     if symmetric:
-        top = max(-low, high)
-        best = min(_SHARES, key=lambda share: error.at(-share * top, share * top, share * top / 127))
-        return max(low, -best * top), min(high, best * top)
+        tops = _SHARES * max(-low, high)
+        best = float(tops[np.argmin(error.at(-tops, tops, tops / 127))])
+        return max(low, -best), min(high, best)
 
-    def cost(lower: float, upper: float) -> float:
-        return error.at(lower, upper, (upper - lower) / 255)
+    def least(lower: FloatArray, upper: FloatArray) -> int:
+        return int(np.argmin(error.at(lower, upper, (upper - lower) / 255)))
 
-    share = min(_SHARES, key=lambda value: cost(value * low, value * high))
-    lower, upper = share * low, share * high
+    same = np.ones_like(_SHARES)
+    share = _SHARES[least(_SHARES * low, _SHARES * high)]
     # The two tails need not be alike: refine one, then the other.
-    upper = min((value * high for value in _SHARES), key=lambda value: cost(lower, value))
-    lower = min((value * low for value in _SHARES), key=lambda value: cost(value, upper))
+    upper = _SHARES[least(share * low * same, _SHARES * high)] * high
+    lower = _SHARES[least(_SHARES * low, upper * same)] * low
     return float(lower), float(upper)
 
 
@@ -100,14 +101,10 @@ def position_by_error(histogram: Histogram, position: int, *, unsigned: bool) ->
 
     The error is estimated from the histogram instead of one batch's values, so all data count.
     """
-    error = _Error(histogram)
+    positions = np.arange(position, position + _POSITIONS)
+    steps = np.exp2(-positions.astype(np.float64))
     bottom, top = (0, 255) if unsigned else (-128, 127)
-
-    def cost(candidate: int) -> float:
-        step = 2.0**-candidate
-        return error.at(bottom * step, top * step, step)
-
-    return min(range(position, position + _POSITIONS), key=cost)
+    return int(positions[np.argmin(_Error(histogram).at(bottom * steps, top * steps, steps))])
 
 
 def _entropy_threshold(histogram: Histogram, magnitude: float, levels: int) -> float:

@@ -13,7 +13,6 @@ from harness.data import DataSet
 from harness.data.network_files import network_digest
 from harness.job import Job
 from harness.quantize import QuantizedModel, calibrate, describe_own, learnable_memory_bytes, quantize
-from harness.quantize.recovery.recover import STEPS
 from harness.quantize.writing import as_single_file
 from harness.record import QuantizedRecord
 from harness.runs.samples import Array, feeds
@@ -148,7 +147,7 @@ def _quantize(
         overrides=choice.overrides,
         out=out,
         held_back=list(feeds_of(held, None)) if deciding else None,
-        recover=STEPS if choice.recover is None else choice.recover,
+        recover=choice.recover,
     )
 
 

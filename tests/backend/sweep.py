@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from onnx import ModelProto
 
 from harness.errors import UserError
 from harness.quantize import calibrate, prepare, quantize
-from harness.quantize.recovery.recover import STEPS
-from tests.backend.cases import Case, Feed, feeds
+from harness.quantize.rulebooks.rules import STEPS
+from tests.backend.cases import Case, Feed, all_cases, feeds
 
 ENVIRONMENTS = ("gpu", "cpu", "fpga", "host")
 #: A refusal is one line that a terminal shows without scrolling.
@@ -82,6 +83,13 @@ def examine(case: Case, folder: Path) -> list[Outcome]:
         ]
         outcomes.extend(_outcome(case, path, folder, data, environment, given) for environment in ENVIRONMENTS)
     return outcomes
+
+
+def examine_named(identity: str) -> list[Outcome]:
+    """`examine` in a folder of its own; what worker processes are sent."""
+    case = next(case for case in all_cases() if case.identity == identity)
+    with tempfile.TemporaryDirectory() as folder:
+        return examine(case, Path(folder))
 
 
 def run(model: bytes, feed: Feed, disabled: Sequence[str] = ()) -> list[Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.job import Job, Step, job_from_mapping, load_job, slug
-from harness.quantize.recovery.recover import STEPS
+from harness.quantize.rulebooks.rules import STEPS
 
 CONTRACT = """\
 name: squeezenet

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from harness.errors import UserError
@@ -18,15 +18,13 @@ from harness.quantize.recovery.reconstruct import reconstructed
 from harness.quantize.recovery.rescaled import Replan, with_absorbed_bias, with_filled_channels
 from harness.quantize.recovery.solve import Aim
 from harness.quantize.recovery.stepper import Feed
+from harness.quantize.rulebooks.rules import STEPS
 from harness.quantize.scales import Affine
 from harness.quantize.score import Scorer
 from harness.quantize.spread import evenly
 from harness.quantize.weights import LayerParameters
 
-StepName = Literal["bias-correction", "rounding", "sequential-bias-correction", "equalization", "absorption"]
-STEPS: tuple[StepName, ...] = get_args(StepName)
-
-#: Gain below which a step is not worth its change, dB: repeating the measurement on other samples moves it by as much.
+#: Gain below which a step is not worth its change, dB.
 WORTH_DB = 0.1
 _LEAST_PASSES = 4
 #: The largest tensor of all fitted samples together stays below this.
@@ -41,7 +39,7 @@ def check_steps(names: Collection[str]) -> frozenset[str]:
     """
     for name in names:
         if name not in STEPS:
-            msg = f"recover: {name!r} is unknown; choose from {', '.join(STEPS)}, all or none"
+            msg = f"recover: {name!r} is unknown; choose from {', '.join(STEPS)}"
             raise UserError(msg)
     return frozenset(names)
 
@@ -52,7 +50,7 @@ class RecoveryStep:
 
     Args:
         name: of the step.
-        before_db: SQNR of the network's scores without it.
+        before_db: mean SQNR of the network's scores without it.
         after_db: with it.
         kept: whether it is part of the result.
         activations_only: measured with float weights; without a gain there, weights are not rounded anew.
@@ -78,12 +76,17 @@ class Made:
     Args:
         candidate: what it was made from.
         network: the int8 network.
-        score_db: SQNR of its scores on held-back samples.
+        scores: SQNR on each held-back sample, dB.
     """
 
     candidate: Candidate
     network: ModelProto
-    score_db: float
+    scores: NDArray[np.float64]
+
+    @property
+    def score_db(self) -> float:
+        """Mean SQNR."""
+        return float(np.mean(self.scores))
 
 
 class Recovery:
@@ -142,14 +145,11 @@ class Recovery:
         """Whether rounding the weights anew is worth its time: int8 activations alone must have gained."""
         if "rounding" not in self._allowed:
             return True
-        scores = [
-            self._scorer.score_db(candidate.network(candidate.scales(self._method), {}), candidate.plan.rules)
-            for candidate in (before, after)
-        ]
-        gained = scores[1] - scores[0] >= WORTH_DB
-        if not gained:
-            self.steps.append(RecoveryStep(name, scores[0], scores[1], kept=False, activations_only=True))
-        return gained
+        plain, other = (self._made(candidate, candidate.scales(self._method), {}) for candidate in (before, after))
+        if helps(plain.scores, other.scores):
+            return True
+        self.steps.append(RecoveryStep(name, plain.score_db, other.score_db, kept=False, activations_only=True))
+        return False
 
     def _settled(self, candidate: Candidate, *, report: bool = False) -> Made:
         """The best parameters for one candidate."""
@@ -194,13 +194,29 @@ class Recovery:
         self, candidate: Candidate, scales: Mapping[str, Affine], parameters: Mapping[str, LayerParameters]
     ) -> Made:
         network = candidate.network(scales, parameters)
-        return Made(candidate, network, self._scorer.score_db(network, candidate.plan.rules))
+        return Made(candidate, network, self._scorer.scores(network, candidate.plan.rules))
 
     def _better(self, name: str, before: Made, after: Made, *, report: bool = True) -> Made:
-        kept = after.score_db - before.score_db >= WORTH_DB
+        kept = helps(before.scores, after.scores)
         if report:
             self.steps.append(RecoveryStep(name, before.score_db, after.score_db, kept))
         return after if kept else before
+
+
+def helps(before: NDArray[np.float64], after: NDArray[np.float64]) -> bool:
+    """Whether a step gains more than `WORTH_DB` and more than the standard error of its gain.
+
+    Args:
+        before: SQNR of each sample without the step, dB.
+        after: the same samples with it.
+    """
+    if not np.isfinite(after).all():
+        return False
+    if not np.isfinite(before).all():
+        return True
+    gain = after - before
+    error = gain.std(ddof=1) / math.sqrt(gain.size) if gain.size > 1 else 0.0
+    return bool(gain.mean() >= max(WORTH_DB, error))
 
 
 def _fitting(candidate: Candidate, feeds: Sequence[Feed]) -> Sequence[Feed]:

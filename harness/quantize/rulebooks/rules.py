@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal, get_args
 
 from onnx import NodeProto
 
@@ -12,6 +13,11 @@ from harness.quantize.graph import Graph
 
 #: Printed beside every figure of an environment whose boards do not compute like ONNX Runtime's Q/DQ.
 NOT_BIT_EXACT = "QDQ arithmetic, not bit-exact"
+
+
+#: Ways to win accuracy back, in the order in which they are tried (docs/quantization.md).
+StepName = Literal["bias-correction", "rounding", "sequential-bias-correction", "equalization", "absorption"]
+STEPS: tuple[StepName, ...] = get_args(StepName)
 
 
 class Rounding(StrEnum):
@@ -131,6 +137,7 @@ class RuleBook:
         fitted_samples: at most so many samples do layers get fitted to while accuracy is recovered. Arithmetic that
             loses more is fitted on more: on MobileNet v1, 64 instead of 16 gain 0.5 dB of 7 or 8 bits with a fixed
             zero point, and next to nothing of 8 bits with a free one.
+        recovery: steps that recovery tries where the caller names none.
         notes: lines that accompany every network of this environment.
     """
 
@@ -147,6 +154,7 @@ class RuleBook:
     methods: tuple[str, ...]
     position_search: bool = False
     fitted_samples: int = 64
+    recovery: tuple[StepName, ...] = STEPS
     notes: tuple[str, ...] = field(default=())
     refinements: Mapping[str, Refinement] = field(default_factory=dict)
     fixed_scales: Mapping[str, FixedScale] = field(default_factory=dict)

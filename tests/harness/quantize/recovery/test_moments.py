@@ -70,9 +70,12 @@ def test_many_positions_are_sampled() -> None:
     assert weights is not None
     x = np.random.default_rng(0).normal(size=(1, 4, 5000)).astype(np.float32)
     y = np.zeros((1, 5, 5000), np.float32)
-    seen = moments(graph.node("layer"), weights, x, y, np.random.default_rng(1))
-    assert seen is not None
-    assert seen.count == 256  # 8 times 20 weights is less than the least that is looked at
+    counts = []
+    for passes in (1, 2, 100):
+        seen = moments(graph.node("layer"), weights, x, y, np.random.default_rng(1), passes=passes)
+        assert seen is not None
+        counts.append(seen.count)
+    assert counts == [640, 320, 256]  # 32 a weight in all passes together, 256 in each at least
 
 
 def test_means_alone_take_no_second_moments() -> None:

@@ -14,7 +14,9 @@ from harness.errors import UserError
 from harness.quantize.calibrator import calibrate
 from harness.quantize.graph import Graph
 from harness.quantize.quantizer import QuantizedModel, quantize
-from harness.quantize.recovery.recover import STEPS, WORTH_DB
+from harness.quantize.recovery.recover import WORTH_DB, helps
+from harness.quantize.rulebooks import rule_book
+from harness.quantize.rulebooks.rules import STEPS
 from harness.quantize.runtime import sqnr_db
 
 ENVIRONMENTS = ("gpu", "cpu", "fpga", "host")
@@ -44,7 +46,7 @@ def uneven(builder: Callable[..., Any], tmp_path: Path) -> Path:
 
 
 def made(
-    path: Path, out: Path, environment: str, images: Callable[..., Any], recover: Collection[str] = STEPS
+    path: Path, out: Path, environment: str, images: Callable[..., Any], recover: Collection[str] | None = STEPS
 ) -> QuantizedModel:
     calibration = calibrate(path, [{"x": images(64, seed=7)}], environment=environment)
     held_back = [{"x": images(32, seed=8)}]
@@ -64,7 +66,7 @@ def test_recovery_gains_on_data_that_nobody_saw(
     assert plain.steps == ()
     assert {step.name for step in better.steps} <= set(STEPS)
     for step in better.steps:
-        assert step.kept == (step.after_db - step.before_db >= WORTH_DB)
+        assert not step.kept or step.after_db - step.before_db >= WORTH_DB
         assert any(str(step) in note for note in better.notes)
 
 
@@ -124,3 +126,23 @@ def test_a_network_whose_layers_share_weights(
     assert sum("weight" in t.name and len(t.dims) == 4 for t in integers) == 2
     fresh = {"x": images(8, seed=9)}
     assert sqnr_db(run(path, fresh)[0], run(result.path, fresh)[0]) > 20
+
+
+def test_a_gain_counts_when_it_is_larger_than_its_error() -> None:
+    before = np.full(16, 20.0)
+    assert helps(before, before + 0.2)
+    assert not helps(before, before + 0.05)
+    mixed = np.where(np.arange(16) % 2, 5.0, -4.4)  # 0.3 dB on average, and as easily chance
+    assert not helps(before, before + mixed)
+    assert helps(np.full(16, -np.inf), before)
+    assert not helps(before, np.where(np.arange(16), before + 9, -np.inf))
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_rule_book_says_what_is_tried(
+    uneven: Path, tmp_path: Path, images: Callable[..., Any], environment: str
+) -> None:
+    result = made(uneven, tmp_path / "q.onnx", environment, images, recover=None)
+    tried = {step.name for step in result.steps}
+    assert tried <= set(rule_book(environment).recovery)
+    assert ("equalization" in tried) == ("equalization" in rule_book(environment).recovery)
