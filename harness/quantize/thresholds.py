@@ -12,8 +12,10 @@ FloatArray = NDArray[np.float64]
 
 #: Share of values kept by `percentile`; 99.999 % is the usual choice for activations.
 PERCENTILE = 0.99999
-#: Candidate clipped ranges, as shares of the full one: below a fifth nothing was ever chosen.
-_SHARES = np.linspace(1.0, 0.2, 81)
+#: Candidate clipped ranges, as shares of the full one: even steps, then finer ones for a tensor with a far outlier.
+_SHARES = np.concatenate([np.linspace(1.0, 0.2, 81), np.geomspace(0.2, 0.01, 31)[1:]])
+#: Integers that stand for values of one sign at least, whatever the other sign takes.
+_LEAST_LEVELS = 128
 #: How many positions beyond the first the DPU's search tries.
 _POSITIONS = 5
 
@@ -34,7 +36,10 @@ def clipped_range(
         return _percentile(histogram, low, high)
     if method == "mse":
         return _least_error(histogram, low, high, symmetric=symmetric)
-    threshold = _entropy_threshold(histogram, max(-low, high), 128 if symmetric else 256)
+    # Of 256 integers, as many as lie on the wider side of zero.
+    wider = max(-low, high)
+    levels = _LEAST_LEVELS if symmetric else max(round(256 * wider / (high - low)), _LEAST_LEVELS)
+    threshold = _entropy_threshold(histogram, wider, levels)
     return max(low, -threshold), min(high, threshold)
 
 
