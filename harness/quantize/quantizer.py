@@ -155,6 +155,7 @@ def quantize(
             recovery = Recovery(chosen, scorer, samples.fit, replan, allowed, str(model), progress)
             made = recovery.best(candidate)
             result, steps, rescaled = made.network, tuple(recovery.steps), made.candidate.rescaled
+            plan = made.candidate.plan  # with the layers that recovery put in
             notes.extend(f"{step} {where}" for step in steps)
             notes.extend(recovery.problems)
     notes.extend(plan.remarks)

@@ -14,6 +14,7 @@ from onnx import ModelProto
 from harness.errors import UserError
 from harness.quantize.candidate import Candidate
 from harness.quantize.correction import bias_corrections
+from harness.quantize.recovery.borders import with_scaled_borders
 from harness.quantize.recovery.reconstruct import reconstructed
 from harness.quantize.recovery.rescaled import Replan, with_absorbed_bias, with_filled_channels
 from harness.quantize.recovery.solve import Aim
@@ -125,7 +126,11 @@ class Recovery:
     def best(self, candidate: Candidate) -> Made:
         """The best network; `steps` then tells what was tried."""
         best = self._settled(candidate, report=True)
-        for name, reshape in (("equalization", with_filled_channels), ("absorption", with_absorbed_bias)):
+        for name, reshape in (
+            ("equalization", with_filled_channels),
+            ("absorption", with_absorbed_bias),
+            ("border-scaling", with_scaled_borders),
+        ):
             if name not in self._allowed or not self._feeds:
                 continue
             self._progress(name)

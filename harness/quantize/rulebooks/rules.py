@@ -16,7 +16,9 @@ NOT_BIT_EXACT = "QDQ arithmetic, not bit-exact"
 
 
 #: Ways to win accuracy back, in the order in which they are tried (docs/quantization.md).
-StepName = Literal["bias-correction", "rounding", "sequential-bias-correction", "equalization", "absorption"]
+StepName = Literal[
+    "bias-correction", "rounding", "sequential-bias-correction", "equalization", "absorption", "border-scaling"
+]
 STEPS: tuple[StepName, ...] = get_args(StepName)
 
 
