@@ -73,7 +73,7 @@ RULES = RuleBook(
             "Clip",
         }
     ),
-    fitted_samples=16,
+    fitted_samples=32,
     # Equalization fills the range of each channel. With a scale per output channel, and 8 bits whose zero point is free,
     # it gained 0.4 dB on MobileNet v1 and nothing on SqueezeNet, and doubled the time.
     recovery=("bias-correction", "rounding", "sequential-bias-correction"),
