@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from harness.errors import UserError
 from harness.quantize.external import is_light
-from harness.quantize.graph import Graph, drop_unused_initializers, set_initializer, subgraphs
+from harness.quantize.graph import Graph, attribute, drop_unused_initializers, set_initializer, subgraphs
 from harness.quantize.runtime import open_session, run_session
 
 #: A folded constant may not grow the file: results above this size stay computed at run time.
@@ -142,8 +142,23 @@ def ranges_from_scalars(model: ModelProto) -> bool:
     return found
 
 
-def remove_no_ops(model: ModelProto) -> dict[str, str]:
+def casts_from_likes(model: ModelProto) -> None:
+    """Write CastLike as Cast where inference knows the type: what is cast is then a constant, or a no-op."""
+    graph = Graph(model)
+    for node in graph.nodes:
+        kind = graph.element_type(node.input[1]) if node.op_type == "CastLike" and not node.domain else None
+        if kind:
+            node.op_type = "Cast"
+            del node.input[1:]
+            node.attribute.append(onnx.helper.make_attribute("to", kind))
+
+
+def remove_no_ops(model: ModelProto, *, casts: bool = False) -> dict[str, str]:
     """Remove Identity and (inference-time) Dropout.
+
+    Args:
+        model: the network; changed in place.
+        casts: remove also Cast of a tensor that has the type already; types must be inferred.
 
     Returns:
         name of each removed layer → the tensor that carries its value now.
@@ -151,7 +166,7 @@ def remove_no_ops(model: ModelProto) -> dict[str, str]:
     removed: dict[str, str] = {}
     while True:
         graph = Graph(model)
-        node = next((node for node in graph.nodes if _is_no_op(graph, node)), None)
+        node = next((node for node in graph.nodes if _is_no_op(graph, node, casts=casts)), None)
         if node is None:
             break
         source, target = node.input[0], node.output[0]
@@ -168,14 +183,18 @@ def remove_no_ops(model: ModelProto) -> dict[str, str]:
         else:
             for use in graph.uses[target]:
                 use.node.input[use.slot] = source
+            removed = {layer: source if tensor == target else tensor for layer, tensor in removed.items()}
             carrier = source
         removed[node.name] = carrier
         model.graph.node.remove(node)
     return removed
 
 
-def _is_no_op(graph: Graph, node: NodeProto) -> bool:
-    if node.domain or node.op_type not in {"Identity", "Dropout"}:
+def _is_no_op(graph: Graph, node: NodeProto, *, casts: bool) -> bool:
+    if casts and node.op_type == "Cast" and not node.domain:
+        if graph.element_type(node.input[0]) != attribute(node, "to"):
+            return False
+    elif node.domain or node.op_type not in {"Identity", "Dropout"}:
         return False
     if node.op_type == "Dropout":
         if (

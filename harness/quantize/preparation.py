@@ -66,6 +66,9 @@ def prepare_model(model: ModelProto, what: str) -> Prepared:
         folding.fold_constants(copy)
     widen(copy)
     copy = infer_types(copy)
+    folding.casts_from_likes(copy)
+    folding.fold_constants(copy)
+    removed |= folding.remove_no_ops(copy, casts=True)
     if unrolled := unroll(copy):
         copy = infer_types(copy)
     folding.remove_unread(copy)

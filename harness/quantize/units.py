@@ -10,6 +10,7 @@ from onnx import NodeProto, TensorProto
 
 from harness.quantize.finite import is_finite
 from harness.quantize.graph import Graph, Use, attribute, subgraphs
+from harness.quantize.infinite import infinite_layers
 from harness.quantize.marks import float_marks
 from harness.quantize.patterns import float_blocks
 from harness.quantize.rulebooks.rules import Kind, RuleBook, Sign
@@ -81,7 +82,7 @@ def find_units(graph: Graph, rules: RuleBook, exclude: Collection[str] = ()) -> 
     units: list[Unit] = []
     reasons: dict[str, str] = {}
     taken: set[str] = set()
-    blocks = float_blocks(graph) | float_marks(graph.nodes)
+    blocks = infinite_layers(graph) | float_blocks(graph) | float_marks(graph.nodes)
     for node in graph.nodes:
         if node.name in taken:
             continue

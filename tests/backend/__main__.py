@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import onnxruntime
 from rich.progress import track
 
 from tests.backend.cases import KINDS, all_cases
-from tests.backend.sweep import ENVIRONMENTS, Outcome, Verdict, examine
+from tests.backend.sweep import ENVIRONMENTS, Outcome, Verdict, examine_named
 
 PAGE = Path(__file__).parents[2] / "docs" / "robustness.md"
 
@@ -25,7 +24,7 @@ def main(part: str = "") -> int:
     cases = [case for case in all_cases() if part in case.identity]
     names = [case.identity for case in cases]
     with multiprocessing.get_context("spawn").Pool() as pool:
-        for found in track(pool.imap(_examined, names, chunksize=8), "networks", total=len(names)):
+        for found in track(pool.imap(examine_named, names, chunksize=8), "networks", total=len(names)):
             outcomes.extend(found)
     wrong = [outcome for outcome in outcomes if outcome.verdict is None]
     for outcome in wrong:
@@ -37,12 +36,6 @@ def main(part: str = "") -> int:
     else:
         PAGE.write_text(text, encoding="utf-8")
     return int(bool(wrong))
-
-
-def _examined(identity: str) -> list[Outcome]:
-    case = next(case for case in all_cases() if case.identity == identity)
-    with tempfile.TemporaryDirectory() as folder:
-        return examine(case, Path(folder))
 
 
 def page(outcomes: Sequence[Outcome], kinds: Counter[str]) -> str:

@@ -430,6 +430,32 @@ def test_a_mask_of_minus_infinity_stays_float(
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("lowest", [-np.inf, np.finfo(np.float32).min])
+def test_a_mask_made_at_run_time_stays_float_and_the_products_around_it_do_not(
+    lowest: float, environment: str, builder: Callable[..., Any], quantized: Quantized, run: Callable[..., Any]
+) -> None:
+    net = builder()
+    net.add("MatMul", ["x", net.weights("q", 6, 6)], "query")
+    net.add("Transpose", ["x"], "turned", perm=[0, 2, 1])
+    net.add("MatMul", ["query", "turned"], "scores")
+    net.add("Where", ["seen", net.constant("keep", np.zeros((), np.float32)), "lowest"], "mask")
+    net.constant("lowest", np.array(lowest, np.float32))
+    net.add("Unsqueeze", ["mask", net.constant("axis", np.array([0], np.int64))], "mask.batch")
+    net.add("Add", ["scores", "mask.batch"], "masked")
+    net.add("Softmax", ["masked"], "share", axis=-1)
+    net.add("MatMul", ["share", "x"], "y")
+    model = net.model({"x": ["N", 4, 6], "seen": [4, 4]}, {"y": None})
+    model.graph.input[1].type.tensor_type.elem_type = TensorProto.BOOL
+    feed = {"x": np.random.default_rng(1).normal(size=(32, 4, 6)).astype(np.float32), "seen": np.tri(4, dtype=bool)}
+    result = quantized(model, feed, environment)
+    reasons = dict(result.kept_float)
+    assert "masked" in reasons
+    assert "infinity, from 'lowest'" in reasons["mask"]
+    assert {"query", "scores", "y"} <= set(details(result.path).QuantizedLayerNames)
+    assert close(run(model, feed)[0], run(result.path, feed)[0], 15)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_dynamic_axes_stay_dynamic(
     environment: str, builder: Callable[..., Any], quantized: Quantized, run: Callable[..., Any]
 ) -> None:
