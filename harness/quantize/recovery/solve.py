@@ -14,7 +14,7 @@ from harness.quantize.scales import round_to_integers
 from harness.quantize.weights import LayerParameters, QuantizedTensor, quantize_bias, smallest_scales
 
 #: How strongly weights are held to their float values while they make up for errors of the layers before, as a share
-#: of the mean power of the layer's inputs. Between 3 and 30 SqueezeNet, MobileNet v1 and ResNet-8 differ by 0.5 dB; with
+#: of the mean power of its inputs. Between 3 and 30 SqueezeNet, MobileNet v1 and ResNet-8 differ by 0.5 dB; with
 #: 0.1 MobileNet v1 overfits, and without any fit it loses 2 dB under the fpga rules.
 _RIDGE = 10.0
 #: Steps tried for the weights of an output channel, as shares of the one that clips nothing.

@@ -74,7 +74,7 @@ RULES = RuleBook(
         }
     ),
     fitted_samples=32,
-    # Equalization fills the range of each channel. With a scale per output channel, and 8 bits whose zero point is free,
+    # Equalization fills the range of each channel. With a scale per output channel and 8 bits whose zero point is free
     # it gained 0.4 dB on MobileNet v1 and nothing on SqueezeNet, and doubled the time.
     recovery=("bias-correction", "rounding", "sequential-bias-correction"),
     methods=("minmax", "percentile", "mse", "entropy"),
