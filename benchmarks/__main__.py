@@ -10,9 +10,10 @@ from pathlib import Path
 from benchmarks import document, machine
 from benchmarks.figures import Effort, Result
 
-NAMES = ("board_timing", "uploads", "startup", "overhead", "quantizer_accuracy", "quantizer_recurrent", "quantizer_peers")
+QUANTIZER = ("quantizer_accuracy", "quantizer_recurrent", "quantizer_peers")
+NAMES = ("board_timing", "uploads", "startup", "overhead", *QUANTIZER)
 #: Names that stand for several.
-GROUPS = {"quantizer": ("quantizer_accuracy", "quantizer_recurrent", "quantizer_peers")}
+GROUPS = {"quantizer": QUANTIZER}
 DOCS = Path(__file__).parents[1] / "docs"
 
 

@@ -8,7 +8,7 @@ from the activations into the weights; by powers of two, so that not one bit of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ from harness.quantize.observe import TensorStats
 from harness.quantize.recovery.equalization import FloatArray
 from harness.quantize.recovery.rescaled import Replan
 from harness.quantize.recovery.stepper import Feed
+from harness.quantize.rulebooks.rules import MOVERS
 from harness.quantize.runtime import open_session, run_session, with_outputs
 from harness.quantize.units import Unit
 
@@ -33,6 +34,16 @@ ALPHA = 0.5
 UNLIKE = 1 / 8
 #: A channel is scaled by at most 2^6.
 _MOST_DOUBLINGS = 6
+#: Layers through which a channel's scale passes unchanged.
+_PASSING = MOVERS | {
+    "AveragePool",
+    "Clip",
+    "Concat",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "LeakyRelu",
+    "Relu",
+}
 REASON = "scales the channels of a float tensor for the int8 layer behind it"
 
 
@@ -97,10 +108,25 @@ def find_borders(candidate: Candidate) -> list[Border]:
     for unit in candidate.plan.units:
         border = _border(graph, unit)
         if border is not None and border.tensor in candidate.plan.group_of:
-            maker = graph.producer.get(border.tensor)
-            if maker is not None and maker.name not in int8 and maker.name not in candidate.plan.carried:
+            if _made_in_float(graph, border.tensor, int8):
                 found.append(border)
     return found
+
+
+def _made_in_float(graph: Graph, tensor: str, int8: Collection[str]) -> bool:
+    """Whether no int8 layer and no network input stands behind it but for layers that a scale passes through.
+
+    Behind those, equalization gives the int8 layer itself the scale, at no cost.
+    """
+    pending = [tensor]
+    while pending:
+        maker = graph.producer.get(pending.pop())
+        if maker is None or maker.name in int8:
+            return False
+        if maker.op_type in _PASSING:
+            data = maker.input if maker.op_type == "Concat" else maker.input[:1]
+            pending.extend(name for name in data if name and not graph.is_constant(name))
+    return True
 
 
 def _border(graph: Graph, unit: Unit) -> Border | None:

@@ -77,3 +77,21 @@ def test_channels_that_are_alike_are_left_alone(builder: Callable[..., Any], tmp
     onnx.save(net.model({"x": ["N", 16, 20]}, {"y": ["N", 8, 20]}), path)
     made = quantize(path, calibrate(path, feeds(8, 0), environment="fpga"), environment="fpga", out=tmp_path / "q.onnx")
     assert "border-scaling" not in {step.name for step in made.steps}
+
+
+@pytest.mark.parametrize("environment", ["gpu", "fpga"])
+def test_what_int8_layers_made_is_no_border(builder: Callable[..., Any], tmp_path: Path, environment: str) -> None:
+    # On gpu the concatenation and the pooling between int8 layers are float; the convolutions before them are not.
+    net = builder(4)
+    for name, gain in (("loud", 1.0), ("quiet", 1e-3)):
+        net.constant(f"{name}.w", (net.rng.normal(size=(8, 16, 3)) * gain).astype(np.float32))
+        net.add("Conv", ["x", f"{name}.w"], name, pads=[1, 1])
+        net.add("Relu", [name], f"{name}.relu")
+    net.add("Concat", ["loud.relu", "quiet.relu"], "both", axis=1)
+    net.add("AveragePool", ["both"], "pooled", kernel_shape=[2], strides=[2])
+    net.conv("pooled", "y", (8, 16, 3), pads=[1, 1])
+    path = tmp_path / "no_border.onnx"
+    onnx.save(net.model({"x": ["N", 16, 20]}, {"y": ["N", 8, None]}), path)
+    ranges = calibrate(path, feeds(8, 0), environment=environment)
+    made = quantize(path, ranges, environment=environment, out=tmp_path / "q.onnx")
+    assert "border-scaling" not in {step.name for step in made.steps}
