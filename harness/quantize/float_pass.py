@@ -8,6 +8,7 @@ values at other places. Outputs land in one buffer that is used again for each p
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,7 @@ class FloatPass:
         self._bindings: dict[_Signature, ort.IOBinding] = {}
         #: Whether outputs can be written straight into the buffer: float32, of shapes that follow from the inputs'.
         self._direct = True
+        self._expect_fixed_shapes()
 
     def run(self, inputs: Feed) -> tuple[NDArray[np.float32], Places]:
         """One pass.
@@ -110,24 +112,42 @@ class FloatPass:
 
     def _take(self, signature: _Signature, values: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], Places]:
         """Copy what the runtime allocated into the buffer, and remember the shapes for next time."""
-        places, end = [], 0
-        for output, value in zip(self._outputs, values, strict=True):
-            places.append(Place(output.name, end, self._layout(output, value.shape)))
-            end += -(-value.size // _ALIGNMENT) * _ALIGNMENT
-        if end > self._buffer.size:
-            self._bindings.clear()  # they point into the old one
-            self._buffer = np.empty(end, np.float32)
+        places = self._laid_out([value.shape for value in values])
         for place, value in zip(places, values, strict=True):
             self._buffer[place.start : place.start + value.size] = value.reshape(-1)
         known = self._places.get(signature)
-        if known is None or known.items != tuple(places):
-            if len(self._places) >= _MAX_SIGNATURES:
-                self._places.clear()
-                self._shapes.clear()
-                self._bindings.clear()
-            self._places[signature] = Places(tuple(places))
-            self._shapes[signature] = tuple(value.shape for value in values)
+        if known is None or known.items != places:
+            self._remember(signature, places, [value.shape for value in values])
         return self._buffer, self._places[signature]
+
+    def _laid_out(self, shapes: Sequence[tuple[int, ...]]) -> tuple[Place, ...]:
+        """Places for tensors of these shapes, one behind the other, and a buffer that holds them."""
+        places, end = [], 0
+        for output, shape in zip(self._outputs, shapes, strict=True):
+            places.append(Place(output.name, end, self._layout(output, shape)))
+            end += -(-math.prod(shape) // _ALIGNMENT) * _ALIGNMENT
+        if end > self._buffer.size:
+            self._bindings.clear()  # they point into the old one
+            self._buffer = np.empty(end, np.float32)
+        return tuple(places)
+
+    def _remember(self, signature: _Signature, places: tuple[Place, ...], shapes: Sequence[tuple[int, ...]]) -> None:
+        if len(self._places) >= _MAX_SIGNATURES:
+            self._places.clear()
+            self._shapes.clear()
+            self._bindings.clear()
+        self._places[signature] = Places(places)
+        self._shapes[signature] = tuple(shapes)
+
+    def _expect_fixed_shapes(self) -> None:
+        """Where all shapes are known beforehand, even the first pass need not allocate its outputs."""
+        described = {output.name: output for output in self._session.get_outputs()}
+        outputs = [described[source] for source in self._sources]
+        inputs = self._session.get_inputs()
+        known = all(all(isinstance(size, int) and size > 0 for size in value.shape) for value in (*inputs, *outputs))
+        if known and all(value.type == "tensor(float)" and value.shape for value in outputs):
+            shapes = [tuple(value.shape) for value in outputs]
+            self._remember(tuple(tuple(value.shape) for value in inputs), self._laid_out(shapes), shapes)
 
     def _run_direct(self, signature: _Signature, inputs: Feed) -> bool:
         binding = self._bindings.get(signature)

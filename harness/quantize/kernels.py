@@ -32,8 +32,9 @@ _MINUS_INFINITY = np.int32(-0x7F800001)
 _PIECE = 1024
 #: Lanes of a vector sum: a multiple of every processor's vector and of both of ONNX Runtime's channel blocks.
 _WIDE = 16
-#: Values summed in float32, as a tree with at most 32 + 6 additions to a leaf.
-_STRETCH = 32768
+#: Values read at a stretch: they stay in a cache for the sums, which are in float32 as a tree with at most 16 + 6
+#: additions to a leaf.
+_STRETCH = 16384
 #: Pixels of a channel below which its sum is a plain loop.
 _SHORT = 256
 #: Of the float32 pattern: the exponent's upper five bits, the class of a sum (see `ChannelSums`).
@@ -88,24 +89,21 @@ def _folding_width(size: int) -> int:
 
 
 @_jit_sums
-def _wide_sums(values: Floats, single: Floats, sums: NDArray[np.float64]) -> None:
-    """Sum of the values at i, i + 16, i + 32, … in sums[i]: in float32 for a stretch, between stretches in float64."""
-    sums[:] = 0.0
-    for start in range(0, values.size, _STRETCH):
-        stretch = values[start : start + _STRETCH]
-        width = _folding_width(stretch.size)
-        single[:width] = 0.0
-        for offset in range(0, stretch.size, width):
-            part = stretch[offset : offset + width]
-            for index in range(part.size):
-                single[index] += part[index]
-        while width > _WIDE:
-            width //= 2
-            upper = single[width : 2 * width]
-            for index in range(upper.size):
-                single[index] += upper[index]
-        for lane in range(_WIDE):
-            sums[lane] += single[lane]
+def _add_wide(values: Floats, single: Floats, sums: NDArray[np.float64]) -> None:
+    """Add the values at i, i + 16, i + 32, … to sums[i]; among themselves in float32."""
+    width = _folding_width(values.size)
+    single[:width] = 0.0
+    for offset in range(0, values.size, width):
+        part = values[offset : offset + width]
+        for index in range(part.size):
+            single[index] += part[index]
+    while width > _WIDE:
+        width //= 2
+        upper = single[width : 2 * width]
+        for index in range(upper.size):
+            single[index] += upper[index]
+    for lane in range(_WIDE):
+        sums[lane] += single[lane]
 
 
 @_jit_sums
@@ -219,49 +217,56 @@ def _count(
 
 
 @_jit
-def _add_sums(
-    values: Floats, place: NDArray[np.int64], sums: NDArray[np.float64], wide: NDArray[np.float64], single: Floats
+def _measure(
+    values: Floats, bits: Bits, place: NDArray[np.int64], keys: Bits, filling: Bits, totals: NDArray[np.float64]
 ) -> None:
+    """Keys of a tensor's lowest and highest value, those of its filling, and its channel sums unless `totals` is empty.
+
+    A stretch is read from memory once: for the sums it lies in a cache.
+    """
+    keys[0], keys[1] = 2147483647, -2147483648
+    filling[0], filling[1] = 2147483647, -2147483648
+    wide, single = np.empty(_WIDE, np.float64), np.empty(_PIECE, np.float32)
+    lows, highs = np.empty(_PIECE, np.int32), np.empty(_PIECE, np.int32)
+    lanes, rows, groups, channels = place[_LANES], place[_ROWS], place[_GROUPS], place[_CHANNELS]
+    filled_up = groups * lanes > channels
+    size = rows * lanes
+    for block in range(place[_OUTER] * groups):
+        first = (block % groups) * lanes
+        start = place[_START] + block * size
+        wide[:] = 0.0
+        for at in range(start, start + size, _STRETCH):
+            stop = min(at + _STRETCH, start + size)
+            if filled_up:
+                _extremes_of_lanes(bits[at:stop], lows, highs)
+                for lane in range(_WIDE):
+                    into = keys if first + lane % lanes < channels else filling
+                    into[0] = min(into[0], lows[lane])
+                    into[1] = max(into[1], highs[lane])
+            else:
+                _extremes(bits[at:stop], keys)
+            if totals.size and _WIDE % lanes == 0:
+                if lanes == 1 and rows <= _SHORT:
+                    totals[first] += _short_sum(values[at:stop])
+                else:
+                    _add_wide(values[at:stop], single, wide)
+        if totals.size:
+            if _WIDE % lanes:
+                _row_sums(values[start : start + size], totals[first : first + lanes])
+            else:
+                for lane in range(_WIDE):
+                    totals[first + lane % lanes] += wide[lane]
+
+
+@_jit
+def _classify(totals: NDArray[np.float64], first: int, channels: int, sums: NDArray[np.float64]) -> None:
     """Add the channel sums of one tensor to the classes of `ChannelSums`."""
-    lanes, rows, channels = place[_LANES], place[_ROWS], place[_CHANNELS]
-    totals = np.zeros(place[_GROUPS] * lanes, np.float64)
-    for group in range(place[_OUTER] * place[_GROUPS]):
-        start = place[_START] + group * rows * lanes
-        first = (group % place[_GROUPS]) * lanes
-        if lanes == 1 and rows <= _SHORT:
-            totals[first] += _short_sum(values[start : start + rows])
-        elif _WIDE % lanes == 0:
-            _wide_sums(values[start : start + rows * lanes], single, wide)
-            for lane in range(_WIDE):
-                totals[first + lane % lanes] += wide[lane]
-        else:
-            _row_sums(values[start : start + rows * lanes], totals[first : first + lanes])
+    single = np.empty(1, np.float32)
     pattern = single.view(np.int32)
     for channel in range(channels):
         # Rounded to 24 bits, sums of one class add up exactly.
         single[0] = totals[channel]
-        sums[(pattern[0] >> _CLASS_SHIFT) & _I32(31), place[_SUMS] + channel] += single[0]
-
-
-@_jit
-def _find_extremes(bits: Bits, place: NDArray[np.int64], keys: Bits, filling: Bits) -> None:
-    """Keys of a tensor's lowest and highest value, and those of its filling."""
-    keys[0], keys[1] = 2147483647, -2147483648
-    filling[0], filling[1] = 2147483647, -2147483648
-    lanes = place[_LANES]
-    blocks, size = place[_OUTER] * place[_GROUPS], place[_ROWS] * lanes
-    if place[_GROUPS] * lanes == place[_CHANNELS]:
-        _extremes(bits[place[_START] : place[_START] + blocks * size], keys)
-        return
-    lows, highs = np.empty(_PIECE, np.int32), np.empty(_PIECE, np.int32)
-    for block in range(blocks):
-        start = place[_START] + block * size
-        valid = min(lanes, place[_CHANNELS] - (block % place[_GROUPS]) * lanes)
-        _extremes_of_lanes(bits[start : start + size], lows, highs)
-        for lane in range(_WIDE):
-            into = keys if lane % lanes < valid else filling
-            into[0] = min(into[0], lows[lane])
-            into[1] = max(into[1], highs[lane])
+        sums[(pattern[0] >> _CLASS_SHIFT) & _I32(31), first + channel] += single[0]
 
 
 @_jit
@@ -287,8 +292,6 @@ def count_values(
         the row of the first tensor with NaN or infinity, of which nothing was counted; -1 when all are finite.
     """
     bits = values.view(np.int32)
-    wide = np.empty(_WIDE, np.float64)
-    single = np.empty(_PIECE, np.float32)
     slots = np.empty(_PIECE, np.int32)
     keys, filling = np.empty(2, np.int32), np.empty(2, np.int32)
     for row in range(places.shape[0]):
@@ -296,13 +299,14 @@ def count_values(
         tensor = place[_TENSOR]
         if place[_OUTER] * place[_GROUPS] * place[_ROWS] * place[_LANES] == 0:
             continue
-        _find_extremes(bits, place, keys, filling)
+        totals = np.zeros(place[_GROUPS] * place[_LANES] if place[_SUMS] >= 0 else 0, np.float64)
+        _measure(values, bits, place, keys, filling, totals)
         if keys[0] <= _MINUS_INFINITY or keys[1] >= _INFINITY:
             return row
         extremes[tensor, 0] = min(extremes[tensor, 0], keys[0])
         extremes[tensor, 1] = max(extremes[tensor, 1], keys[1])
         if place[_SUMS] >= 0:
-            _add_sums(values, place, sums, wide, single)
+            _classify(totals, place[_SUMS], place[_CHANNELS], sums)
         if tables.shape[0]:
             _count(values, bits, place, keys, filling, exponents, tables[tensor], slots)
     return -1
