@@ -119,8 +119,16 @@ class Variants:
             out=out,
             held_back=recipe.samples,
             recover=recipe.recover,
-            **recipe.options,
+            **self._options(floats),
         )
+
+    def _options(self, floats: Collection[str]) -> dict[str, Any]:
+        """The recipe's options without overrides of layers that are float in this variant: they have nothing to say."""
+        options = dict(self.recipe.options)
+        if options.get("overrides"):
+            gone = {member for unit in self.units if unit.name in floats for member in unit.members}
+            options["overrides"] = {layer: one for layer, one in options["overrides"].items() if layer not in gone}
+        return options
 
     def measure(self, made: QuantizedModel) -> Score:
         """How near a written variant comes to the float network."""
