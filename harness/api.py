@@ -77,9 +77,7 @@ class Quantizer(Session):
         """
         if target is None:
             return super().validate(data, None, None if metrics is None else self._here(metrics), preprocess)
-        if self.quantized is None:
-            msg = "nothing to validate yet; call quantize() first"
-            raise UserError(msg)
+        made = self.int8_network("nothing to validate yet")
         self._unchanged()
         where, file = _find_target(target, lab)
         named = isinstance(data, str | Path | DataSpec)
@@ -87,7 +85,7 @@ class Quantizer(Session):
             where,
             file,
             model=self.model,
-            quantized=self.quantized.path,
+            quantized=made.path,
             environment=self.environment,
             data=data
             if isinstance(data, str | Path | DataSpec)

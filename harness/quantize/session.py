@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,12 +29,15 @@ from harness.quantize.graph import read_model, sha256_of
 from harness.quantize.layer_error import layer_errors
 from harness.quantize.layer_ranges import ACTIVATIONS, LayerRanges
 from harness.quantize.mixed import Board, Latency, MixedPrecision, goal_of, mixed_precision
+from harness.quantize.options import Options
 from harness.quantize.placement import Layers
 from harness.quantize.quantizer import QuantizedModel, quantize
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.sensitivity import SWEEP_STEPS, Progress, sensitivity
 from harness.quantize.sequence import check_state, sequence_batches
-from harness.quantize.session_file import load_session, save_session
+from harness.quantize.session_content import StoredRanking
+from harness.quantize.session_file import Which, embeddable, load_session, save_session
+from harness.quantize.session_networks import Unpacked, find_network, is_network, missing
 from harness.quantize.validation import MetricFunction, ValidationResult, validate
 
 
@@ -69,6 +73,11 @@ class Quantizer:
         self.quantized: QuantizedModel | None = None
         #: How the last `quantize` with a target went; None after one without.
         self.mixed: MixedPrecision | None = None
+        #: How the last `quantize` was asked for.
+        self.options: Options | None = None
+        #: What the last `sensitivity` found.
+        self.ranking: pd.DataFrame | None = None
+        self._unpacked: Unpacked | None = None
 
     def calibrate(
         self,
@@ -190,9 +199,20 @@ class Quantizer:
                 "target: a board times layers for sqnr_target, agreement_target or accuracy_target, in place of latency"
             )
             raise UserError(msg)
+        options = Options.of(
+            method=method,
+            exclude=exclude,
+            overrides=overrides,
+            recover=recover,
+            sqnr_target=sqnr_target,
+            agreement_target=agreement_target,
+            accuracy_target=accuracy_target,
+            metric=metric,
+            most_float=most_float,
+        )
         if goal is not None:
             with nullcontext(latency) if target is None else self._board(target, lab, timed=True) as costs:
-                self.mixed = mixed_precision(
+                mixed = mixed_precision(
                     self.model,
                     self._calibrated(),
                     environment=self.environment,
@@ -211,9 +231,8 @@ class Quantizer:
                     resume=None if resume is None else Path(resume),
                     progress=progress,
                 )
-            self.quantized = self.mixed.quantized
+            self.quantized, self.mixed, self.options = mixed.quantized, mixed, options
             return self.quantized
-        self.mixed = None
         self.quantized = quantize(
             self.model,
             self._calibrated(),
@@ -225,6 +244,7 @@ class Quantizer:
             overrides=overrides,
             recover=recover,
         )
+        self.mixed, self.options = None, options
         return self.quantized
 
     def sensitivity(
@@ -261,7 +281,7 @@ class Quantizer:
         self._unchanged()
         batches, labels = (None, None) if held_back is None else samples_of(self._stream(held_back, preprocess))
         with nullcontext() if target is None else self._board(target, lab, timed=False) as runner:
-            return sensitivity(
+            self.ranking = sensitivity(
                 self.model,
                 self._calibrated(),
                 environment=self.environment,
@@ -277,6 +297,7 @@ class Quantizer:
                 progress=progress,
                 runner=runner,
             )
+            return self.ranking
 
     def layer_errors(
         self, data: str | Path | DataSpec | Iterable[Any], preprocess: Preprocess | None = None, *, local: bool = True
@@ -291,12 +312,24 @@ class Quantizer:
         Raises:
             UserError: nothing was quantized yet.
         """
-        if self.quantized is None:
-            msg = "nothing to compare yet; call quantize() first"
-            raise UserError(msg)
+        made = self.int8_network("nothing to compare yet")
         self._unchanged()
         batches = (_labelled(batch)[0] for batch in self._stream(data, preprocess))
-        return layer_errors(self.model, self.quantized, batches, local=local)
+        return layer_errors(self.model, made, batches, local=local)
+
+    def int8_network(self, otherwise: str = "no int8 network yet") -> QuantizedModel:
+        """The int8 network made last, still as it was made.
+
+        Raises:
+            UserError: nothing was quantized yet (`otherwise` says it), or the file is gone or changed.
+        """
+        if self.quantized is None:
+            msg = f"{otherwise}; call quantize() first"
+            raise UserError(msg)
+        if not is_network(self.quantized.path, self.quantized.digest):
+            msg = f"{self.quantized.path}: the int8 network is gone or was changed; quantize again"
+            raise UserError(msg)
+        return self.quantized
 
     def validate(
         self,
@@ -319,36 +352,94 @@ class Quantizer:
         if target is not None:
             msg = f"target {target!r}: this class knows no boards; use harness.Quantizer, or leave target=None"
             raise UserError(msg)
-        if self.quantized is None:
-            msg = "nothing to validate yet; call quantize() first"
-            raise UserError(msg)
+        made = self.int8_network("nothing to validate yet")
         # Without the state: each of the two networks makes its own.
         stream = stream_batches(data, self._inputs(), preprocess=preprocess)
-        return validate(self.model, self.quantized, (_labelled(batch) for batch in stream), metrics, self.state)
+        return validate(self.model, made, (_labelled(batch) for batch in stream), metrics, self.state)
 
     def save(self, path: str | Path) -> Path:
-        """Write the session: network by path and digest, calibration in full."""
-        save_session(Path(path), self.model.absolute(), self.digest, self.environment, self.calibration)
+        """Write the session: everything `load` needs to go on, in one file.
+
+        Calibration, int8 network, mixed precision, ranking, options and state are stored in full; the two networks too
+        where each is a single file of at most 64 MiB, else by path and digest.
+
+        Raises:
+            UserError: the place cannot be written.
+        """
+        networks: dict[Which, bytes] = {}
+        found = embeddable(self.model, self.digest)
+        if found is not None:
+            networks["float"] = found
+        made, mixed = self.quantized, self.mixed
+        if made is not None:
+            found = embeddable(made.path, made.digest)
+            if found is not None:
+                networks["int8"] = found
+            made = replace(made, path=made.path.absolute())
+            mixed = None if mixed is None else replace(mixed, quantized=made)
+        save_session(
+            Path(path),
+            self.model.absolute(),
+            self.digest,
+            self.environment,
+            self.calibration,
+            networks=networks,
+            state=self.state,
+            quantized=made,
+            mixed=mixed,
+            ranking=None if self.ranking is None else StoredRanking.of(self.ranking),
+            options=self.options,
+        )
         return Path(path)
 
     @classmethod
-    def load(cls, path: str | Path, model: str | Path | None = None, state: Mapping[str, str] | None = None) -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        model: str | Path | None = None,
+        state: Mapping[str, str] | None = None,
+        folder: str | Path | None = None,
+    ) -> Self:
         """Read a session.
+
+        The networks are taken from where they were, from beside the session, or out of it.
 
         Args:
             path: what `save` wrote.
-            model: where the network is now, when it has moved.
-            state: of a recurrent network, as for the class; a session does not hold it.
+            model: where the float network is now, when it has moved.
+            state: of a recurrent network, as for the class; None: the session's.
+            folder: unpack the networks that travel in the session here, in any case. None: only those that are nowhere
+                else, into a temporary folder that is gone with this object.
 
         Raises:
-            UserError: not a session, or the network is gone or changed.
+            UserError: not a session, or the float network is gone or changed and does not travel in it. An int8 network
+                that is gone is an error of whoever asks for it.
         """
-        content, calibration = load_session(Path(path))
-        quantizer = cls(model or content.model, content.environment, state)
+        path = Path(path)
+        content, calibration, networks = load_session(path)
+        unpacked = Unpacked(None if folder is None else Path(folder))
+        saved = Path(content.model)
+        where = Path(model) if model is not None else None
+        if where is None and (folder is not None or not saved.exists()):
+            where = find_network(saved, content.digest, path.parent, networks.get("float"), unpacked)
+        where = where or saved
+        if model is None and not where.exists():
+            raise missing(saved)
+        quantizer = cls(where, content.environment, content.state if state is None else state)
         if quantizer.digest != content.digest:
             msg = f"{quantizer.model}: changed since the session was saved; give that network with model=…"
+            if "float" in networks:
+                msg += ", or folder=… for the one in the session"
             raise UserError(msg)
+        made, mixed = content.quantized, content.mixed
+        if made is not None:
+            found = find_network(made.path, made.digest, path.parent, networks.get("int8"), unpacked)
+            made = made if found is None else replace(made, path=found)
+            mixed = None if mixed is None else replace(mixed, quantized=made)
         quantizer.calibration = calibration
+        quantizer.quantized, quantizer.mixed, quantizer.options = made, mixed, content.options
+        quantizer.ranking = None if content.ranking is None else content.ranking.table()
+        quantizer._unpacked = unpacked
         return quantizer
 
     def _board(self, target: Any, lab: Any, *, timed: bool) -> AbstractContextManager[Board]:  # noqa: ANN401, ARG002

@@ -1,108 +1,114 @@
-"""A quantizer session on disk: one zip of JSON and arrays, nothing executable in it."""
+"""A quantizer session on disk: one zip of JSON, arrays and small networks, nothing executable in it."""
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import os
+import struct
 import tempfile
+import tokenize
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from harness.errors import UserError
 from harness.quantize.calibration import Calibration
-from harness.quantize.histogram import Histogram, MsbHistogram
-from harness.quantize.observe import SUM_CLASSES, ChannelSums, TensorStats
-from harness.quantize.placement import Layers
+from harness.quantize.session_content import VERSION, Arrays, SessionFile, restored, stored
 
-#: Raised when a field changes its meaning.
-VERSION = 1
+__all__ = ["VERSION", "SessionFile", "StoredSession", "embeddable", "load_session", "save_session"]
 
-#: dtype and shape of an array are part of the .npy format; counts are stored as they are.
-Arrays = dict[str, NDArray[Any]]
+Which = Literal["float", "int8"]
 
-
-class _Tensor(BaseModel):
-    # The range of a tensor that was never seen is infinite.
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
-
-    name: str
-    low: float
-    high: float
-    count: int
-    exponent: int | None = None
-    zeros: int = 0
-    histograms: bool = False
-
-
-class _Sums(BaseModel):
-    """Channel sums of one tensor; of the classes only those that hold something are stored."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    count: int
-    classes: list[int]
+#: Networks up to this size travel in the session.
+MAX_NETWORK_BYTES = 64 << 20
+#: What a session may hold: more than any that was saved, and little enough that a crafted file does no harm.
+_MAX_JSON_BYTES = 256 << 20
+_MAX_ARRAY_BYTES = 2 << 30
+_JSON, _ARRAYS = "session.json", "arrays/"
+_NETWORKS: Mapping[Which, str] = {"float": "networks/float.onnx", "int8": "networks/int8.onnx"}
+#: All that the readers raise for what is no session: whatever bytes a file holds, its reader sees one line.
+_UNREADABLE = (
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    SyntaxError,  # of the header of an array, which numpy reads as a literal of Python's
+    tokenize.TokenError,
+    RuntimeError,  # encrypted, or packed in a way that Python does not know
+)
 
 
-class _Calibration(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    digest: str
-    environment: str
-    layers: Layers
-    samples: int
-    tensors: list[_Tensor]
-    means: list[str]
-    kept: list[list[str]]
-    rows: list[tuple[str, str, str, float, float]]
-    kept_at: list[int] = []
-    sums: list[_Sums] = []
-
-
-class SessionFile(BaseModel):
-    """The JSON part of a session.
+class StoredSession(NamedTuple):
+    """What a session file holds.
 
     Args:
-        version: of the format.
-        model: path of the float network as the user gave it.
-        digest: its sha256.
-        environment: gpu, cpu, fpga or host.
+        content: its JSON part.
         calibration: None before `calibrate`.
+        networks: "float" and "int8" → bytes, those that travel with it.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
-    version: int
-    model: str
-    digest: str
-    environment: str
-    calibration: _Calibration | None = None
+    content: SessionFile
+    calibration: Calibration | None
+    networks: Mapping[Which, bytes]
 
 
-def save_session(path: Path, model: Path, digest: str, environment: str, calibration: Calibration | None) -> None:
+def save_session(
+    path: Path,
+    model: Path,
+    digest: str,
+    environment: str,
+    calibration: Calibration | None,
+    *,
+    networks: Mapping[Which, bytes] | None = None,
+    **results: Any,  # noqa: ANN401 (fields of SessionFile)
+) -> None:
     """Write a session whole or not at all.
 
+    Args:
+        path: the file.
+        model, digest, environment: of the float network.
+        calibration: in full.
+        networks: those that travel along (`embeddable`).
+        results: state, quantized, mixed, ranking, options.
+
     Raises:
-        UserError: the place cannot be written.
+        UserError: the place cannot be written, or the calibration is larger than a session may be.
     """
     arrays: Arrays = {}
-    stored = None if calibration is None else _stored(calibration, arrays)
-    content = SessionFile(version=VERSION, model=str(model), digest=digest, environment=environment, calibration=stored)
+    content = SessionFile(
+        version=VERSION,
+        model=str(model),
+        digest=digest,
+        environment=environment,
+        calibration=None if calibration is None else stored(calibration, arrays),
+        **results,
+    )
+    if sum(value.nbytes for value in arrays.values()) > _MAX_ARRAY_BYTES:
+        msg = f"{path}: the calibration takes more than 2 GB (its samples are large); save one of smaller samples"
+        raise UserError(msg)
     temporary: str | None = None
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         with os.fdopen(descriptor, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("session.json", content.model_dump_json())
-            buffer = io.BytesIO()
-            np.savez(buffer, allow_pickle=False, **arrays)
-            archive.writestr("arrays.npz", buffer.getvalue())
+            archive.writestr(_JSON, content.model_dump_json())
+            for name, value in arrays.items():
+                with archive.open(f"{_ARRAYS}{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, value, allow_pickle=False)
+            for which, data in (networks or {}).items():
+                # Weights are as good as noise: packing them takes time and saves little.
+                archive.writestr(_NETWORKS[which], data, zipfile.ZIP_STORED)
         os.replace(temporary, path)
     except OSError as error:
         msg = f"{path}: cannot be written ({error.strerror}); choose another place"
@@ -112,7 +118,19 @@ def save_session(path: Path, model: Path, digest: str, environment: str, calibra
             Path(temporary).unlink(missing_ok=True)
 
 
-def load_session(path: Path) -> tuple[SessionFile, Calibration | None]:
+def embeddable(path: Path, digest: str) -> bytes | None:
+    """A network to travel in a session: a single file of at most 64 MiB whose digest is still that; else None."""
+    try:
+        if path.stat().st_size > MAX_NETWORK_BYTES:
+            return None
+        data = path.read_bytes()
+    except OSError:
+        return None
+    # That of a network with data files covers them, and is not its file's.
+    return data if hashlib.sha256(data).hexdigest() == digest else None
+
+
+def load_session(path: Path) -> StoredSession:
     """Read a session.
 
     Raises:
@@ -120,86 +138,80 @@ def load_session(path: Path) -> tuple[SessionFile, Calibration | None]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            content = SessionFile.model_validate_json(archive.read("session.json"))
-            loaded = np.load(io.BytesIO(archive.read("arrays.npz")), allow_pickle=False)
-            arrays = {name: loaded[name] for name in loaded.files}
-            calibration = None if content.calibration is None else _restored(content.calibration, arrays)
+            read = json.loads(_limited(archive, _JSON, _MAX_JSON_BYTES))
+            version = int(read["version"])
+            if version > VERSION:
+                msg = (
+                    f"{path}: written by a later version (format {version}, this one reads {VERSION}); update quantrig"
+                )
+                raise UserError(msg)
+            content = SessionFile.model_validate_json(_limited(archive, _JSON, _MAX_JSON_BYTES))
+            arrays = dict(_arrays_of(archive) if version > 1 else _nested_arrays(archive))
+            calibration = None if content.calibration is None else restored(content.calibration, arrays)
+            return StoredSession(content, calibration, _networks(archive, content))
     except FileNotFoundError as error:
         msg = f"{path}: no such session; check the path"
         raise UserError(msg) from error
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, ValidationError, json.JSONDecodeError) as error:
+    except _UNREADABLE as error:
         msg = f"{path}: not a quantizer session, or damaged; save it again"
         raise UserError(msg) from error
-    if content.version > VERSION:
-        msg = (
-            f"{path}: written by a later version (format {content.version}, this one reads {VERSION}); update quantrig"
-        )
-        raise UserError(msg)
-    return content, calibration
 
 
-def _stored(calibration: Calibration, arrays: Arrays) -> _Calibration:
-    tensors = []
-    for index, (name, stats) in enumerate(calibration.tensors.items()):
-        entry = _Tensor(name=name, low=stats.low, high=stats.high, count=stats.count)
-        if stats.histogram is not None and stats.msb is not None:
-            entry.histograms = True
-            entry.exponent = stats.histogram.exponent
-            entry.zeros = stats.histogram.zeros
-            arrays[f"counts{index}"] = stats.histogram.counts
-            arrays[f"positive{index}"] = stats.msb.positive
-            arrays[f"negative{index}"] = stats.msb.negative
-        tensors.append(entry)
-    for index, mean in enumerate(calibration.means.values()):
-        arrays[f"mean{index}"] = mean
-    for number, sample in enumerate(calibration.kept):
-        for index, value in enumerate(sample.values()):
-            arrays[f"kept{number}.{index}"] = value
-    sums = []
-    for index, (name, total) in enumerate(calibration.sums.items()):
-        used = np.flatnonzero(total.classes.any(axis=1))
-        arrays[f"sums{index}"] = total.classes[used]
-        sums.append(_Sums(name=name, count=total.count, classes=used.tolist()))
-    return _Calibration(
-        digest=calibration.digest,
-        environment=calibration.environment,
-        layers=calibration.layers,
-        samples=calibration.samples,
-        tensors=tensors,
-        means=list(calibration.means),
-        kept=[list(sample) for sample in calibration.kept],
-        rows=list(calibration.rows),
-        kept_at=list(calibration.kept_at),
-        sums=sums,
-    )
+def _limited(archive: zipfile.ZipFile, name: str, at_most: int) -> bytes:
+    # Python's reader stops at the size that the entry declares.
+    if archive.getinfo(name).file_size > at_most:
+        msg = f"{name} is too large"
+        raise ValueError(msg)
+    return archive.read(name)
 
 
-def _restored(stored: _Calibration, arrays: Mapping[str, NDArray[Any]]) -> Calibration:
-    tensors = {}
-    for index, entry in enumerate(stored.tensors):
-        histogram = msb = None
-        if entry.histograms:
-            histogram = Histogram(entry.exponent, arrays[f"counts{index}"], entry.zeros)
-            msb = MsbHistogram(arrays[f"positive{index}"], arrays[f"negative{index}"], entry.zeros)
-        tensors[entry.name] = TensorStats(entry.low, entry.high, entry.count, histogram, msb)
-    sums = {}
-    for index, total in enumerate(stored.sums):
-        values = arrays[f"sums{index}"]
-        classes = np.zeros((SUM_CLASSES, values.shape[1]))
-        classes[total.classes] = values
-        sums[total.name] = ChannelSums(classes, total.count)
-    return Calibration(
-        digest=stored.digest,
-        environment=stored.environment,
-        layers=stored.layers,
-        samples=stored.samples,
-        tensors=tensors,
-        means={name: arrays[f"mean{index}"] for index, name in enumerate(stored.means)},
-        kept=tuple(
-            {name: arrays[f"kept{number}.{index}"] for index, name in enumerate(names)}
-            for number, names in enumerate(stored.kept)
-        ),
-        rows=tuple(stored.rows),
-        kept_at=tuple(stored.kept_at),
-        sums=sums,
-    )
+def _arrays_of(archive: zipfile.ZipFile, prefix: str = _ARRAYS) -> Iterator[tuple[str, NDArray[Any]]]:
+    entries = [entry for entry in archive.infolist() if entry.filename.startswith(prefix)]
+    if sum(entry.file_size for entry in entries) > _MAX_ARRAY_BYTES:
+        msg = "arrays are too large"
+        raise ValueError(msg)
+    for entry in entries:
+        with archive.open(entry) as file:
+            yield entry.filename.removeprefix(prefix).removesuffix(".npy"), _array(file, entry.file_size)
+
+
+def _nested_arrays(archive: zipfile.ZipFile) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Those of the first format, which nested a file of numpy's in the zip."""
+    with zipfile.ZipFile(BytesIO(_limited(archive, "arrays.npz", _MAX_ARRAY_BYTES))) as nested:
+        yield from _arrays_of(nested, prefix="")
+
+
+def _array(file: IO[bytes], size: int) -> NDArray[Any]:
+    """One array in numpy's format; never objects, and never larger than its entry."""
+    version = np.lib.format.read_magic(file)
+    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = reader(file)
+    # Python's own integers: a shape whose product overflows must not look small.
+    count = 1
+    for length in shape:
+        count *= int(length)
+    if dtype.hasobject or count < 0 or count * dtype.itemsize > size:
+        msg = "not an array of numbers"
+        raise ValueError(msg)
+    data = file.read()
+    if len(data) != count * dtype.itemsize:
+        msg = "cut off"
+        raise ValueError(msg)
+    value = np.frombuffer(bytearray(data), dtype=dtype)
+    return value.reshape(shape, order="F" if fortran else "C")
+
+
+def _networks(archive: zipfile.ZipFile, content: SessionFile) -> dict[Which, bytes]:
+    digests: dict[Which, str | None] = {
+        "float": content.digest,
+        "int8": None if content.quantized is None else content.quantized.digest,
+    }
+    found: dict[Which, bytes] = {}
+    names = set(archive.namelist())
+    for which, name in _NETWORKS.items():
+        if name in names:
+            found[which] = _limited(archive, name, MAX_NETWORK_BYTES)
+            if hashlib.sha256(found[which]).hexdigest() != digests[which]:
+                msg = f"{name} is not the network that the session is about"
+                raise ValueError(msg)
+    return found
