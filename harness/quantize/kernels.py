@@ -1,7 +1,8 @@
 """The inner loops of calibration, compiled by Numba: one reading of a tensor gives its range, sums and histogram.
 
-Import this module only where data are about to be counted: Numba takes half a second. The machine code is kept in
-Numba's cache (beside this file, or in the user's cache folder where that is read-only).
+The machine code is kept in Numba's cache (beside this file, in the user's cache folder where that is read-only, or
+where NUMBA_CACHE_DIR says) and loaded with this module, which takes half a second as other libraries do; the first
+time of all it takes some seconds to compile. Where there is no place for it, each first use compiles.
 
 Floats are compared as integers: with the lower 31 bits of negative ones flipped, the bit patterns of float32 order
 like the numbers, NaN beyond both infinities. So a minimum neither depends on the order of the data nor hides a NaN.
@@ -9,7 +10,8 @@ like the numbers, NaN beyond both infinities. So a minimum neither depends on th
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -40,10 +42,30 @@ _SHORT = 256
 #: Of the float32 pattern: the exponent's upper five bits, the class of a sum (see `ChannelSums`).
 _CLASS_SHIFT = np.int32(26)
 
-# Indices come from data that were measured before, so bounds are not checked again.
-_jit = numba.njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
-# Sums may be taken in any order the vectors like; it is the same for the same data on the same machine.
-_jit_sums = numba.njit(cache=True, nogil=True, boundscheck=False, fastmath={"reassoc", "nsz", "contract"})
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+#: Functions that had to be compiled without a place to keep the result.
+_uncached: list[str] = []
+
+
+def _compiled(function: _Function, **options: Any) -> _Function:
+    # Indices come from data that were measured before, so bounds are not checked again.
+    options = {"nogil": True, "boundscheck": False, "error_model": "numpy", **options}
+    try:
+        compiled: _Function = numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # neither this folder nor the user's cache folder can be written to
+        _uncached.append(function.__name__)
+        compiled = numba.njit(**options)(function)
+    return compiled
+
+
+def _jit(function: _Function) -> _Function:
+    return _compiled(function)
+
+
+def _jit_sums(function: _Function) -> _Function:
+    # Sums may be taken in any order the vectors like; it is the same for the same data on the same machine.
+    return _compiled(function, fastmath={"reassoc", "nsz", "contract"})
 
 
 @_jit
@@ -323,3 +345,7 @@ def compile_all() -> None:
         np.zeros((1, 4, SLOTS), np.int32),
         np.zeros((32, 1), np.float64),
     )
+
+
+if not _uncached:
+    compile_all()

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.quantize.histogram import Histogram, MsbHistogram, from_slots
+from harness.quantize.kernels import count_values
 from harness.quantize.layout import Column, Layout, flat
 from harness.quantize.observe import SUM_CLASSES, ChannelSums, TensorStats
 from harness.quantize.pattern import MIN_EXPONENT, SLOTS
@@ -89,8 +90,6 @@ class Observer:
         Returns:
             the first place that holds NaN or infinity; None when all is well.
         """
-        from harness.quantize.kernels import count_values  # late: it loads Numba
-
         seen = self._seen.get(places)
         if seen is None:
             if len(self._seen) >= _MAX_SHAPES:
