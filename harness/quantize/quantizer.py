@@ -13,6 +13,7 @@ from onnx import ModelProto
 from harness.errors import UserError
 from harness.quantize.calibrator import Calibration
 from harness.quantize.candidate import Candidate
+from harness.quantize.covering import covering, from_remembered
 from harness.quantize.external import scratch
 from harness.quantize.feed import Batch
 from harness.quantize.graph import Graph, read_model, sha256_of, subgraphs
@@ -132,6 +133,12 @@ def quantize(
             plan = make_plan(graph, rules, as_prepared(exclude, preparation), heads)
             notes.extend(f"{layer!r} {reason}" for layer, reason in heads.items())
         own = resolve_overrides(graph, plan, _renamed(parse_overrides(overrides), preparation))
+        calibration, guessed = from_remembered(covering(calibration, graph, rules), graph, plan, str(model))
+        if guessed:
+            notes.append(
+                f"ranges of {', '.join(guessed)} are those of {len(calibration.kept)} remembered samples; "
+                "calibrate with layers='all' for those of all data"
+            )
         candidate = Candidate(graph, plan, calibration.tensors, calibration.means, own)
         if allowed - _CHEAP_STEPS and rounding_steps(graph, plan) > MOST_STEPS:
             allowed &= _CHEAP_STEPS

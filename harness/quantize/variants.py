@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.quantize.calibrator import Calibration
+from harness.quantize.covering import covering
 from harness.quantize.feed import Batch
 from harness.quantize.fidelity import Runner, Score, Yardstick, run_here
 from harness.quantize.graph import Graph, read_model
 from harness.quantize.layer_names import as_prepared
-from harness.quantize.observe import TensorStats
 from harness.quantize.placement import make_plan
 from harness.quantize.preparation import prepare_model
 from harness.quantize.quantizer import QuantizedModel, quantize
@@ -176,7 +176,8 @@ def recipe_of(
     if labels is not None and not held_back:
         msg = "labels belong to held_back samples; give both"
         raise UserError(msg)
-    complete = covering(calibration, model, environment)
+    graph = Graph(prepare_model(read_model(model), str(model)).model)
+    complete = covering(calibration, graph, rule_book(environment))
     steps = tuple(sorted(check_steps(recover)))
     recipe = Recipe(
         model, complete, environment, method, samples, labels, metric, tuple(exclude), steps, dict(options or {})
@@ -187,25 +188,3 @@ def recipe_of(
         # A network with nothing to quantize has no method; any serves.
         recipe = replace(recipe, method="minmax" if chosen == "none" else chosen)
     return recipe
-
-
-def covering(calibration: Calibration, model: Path, environment: str) -> Calibration:
-    """The calibration with statistics for every tensor that some variant may quantize on its own.
-
-    A calibration of the needed tensors observes one range for tensors that share a scale (what a concatenation or
-    a pooling joins). When the joining layer becomes float they are quantized one by one; the joint range, which holds
-    theirs, then serves. A calibration with layers="all" has their own.
-    """
-    prepared = prepare_model(read_model(model), str(model)).model
-    plan = make_plan(Graph(prepared), rule_book(environment))
-    added: dict[str, TensorStats] = {}
-    for tensor, group in plan.group_of.items():
-        if tensor in calibration.tensors:
-            continue
-        seen = [calibration.tensors[name] for name in plan.observed.get(group, ()) if name in calibration.tensors]
-        if seen:
-            joint = seen[0]
-            for stats in seen[1:]:
-                joint = joint.merged(stats)
-            added[tensor] = joint
-    return replace(calibration, tensors={**calibration.tensors, **added}) if added else calibration
