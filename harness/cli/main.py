@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness._version import __version__
-from harness.cli import lab, networks, precision, runs
+from harness.cli import lab, looking, networks, precision, runs
 from harness.errors import ExitCode, QuantrigError
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ app.command("runs")(runs.list_runs)
 app.command("calibrate")(networks.calibrate)
 app.command("quantize")(networks.quantize)
 app.command("sensitivity")(precision.sensitivity)
-app.command("inspect")(networks.inspect)
+app.command("inspect")(looking.inspect)
 app.add_typer(lab.targets_app, name="targets")
 app.add_typer(lab.certificates_app, name="certificates")
 

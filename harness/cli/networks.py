@@ -1,4 +1,4 @@
-"""Commands about one network on this machine: calibrate, quantize, inspect."""
+"""Commands about one network on this machine: calibrate, quantize."""
 
 from __future__ import annotations
 
@@ -173,22 +173,6 @@ def quantize(
     for note in result.notes:
         typer.echo(f"  note: {note}")
     return code
-
-
-def inspect(
-    model: Annotated[Path, typer.Argument(help="Any ONNX network.", metavar="MODEL.onnx")], as_json: Json = False
-) -> int:
-    """Details and metrics of a network: what is quantized, layer sizes, operations, memory."""
-    from rich.console import Console
-
-    from harness.cli.inspection import inspection, render
-
-    found = inspection(model)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        render(found, Console())
-    return ExitCode.GOOD
 
 
 def choice(option: str, value: str, choices: tuple[str, ...]) -> None:

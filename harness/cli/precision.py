@@ -89,7 +89,7 @@ def sensitivity(
         layers = json.loads(table.to_json(orient="records"))
         typer.echo(json.dumps({**table.attrs, "target": target, "layers": layers}, indent=2))
     else:
-        _print(table, target)
+        print_ranking(table, target)
         if out is not None:
             typer.echo(f"wrote {out}: {len(table)} layers")
     return ExitCode.GOOD
@@ -166,7 +166,13 @@ def layers_bar(*, quiet: bool) -> Iterator[Progress | None]:
         yield progress
 
 
-def _print(table: pd.DataFrame, target: str | None) -> None:
+def print_ranking(table: pd.DataFrame, target: str | None) -> None:
+    """Print a ranking for a person: the worst layers.
+
+    Args:
+        table: of `Quantizer.sensitivity`.
+        target: the board it was measured on; None: this machine.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

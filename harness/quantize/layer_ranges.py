@@ -61,7 +61,7 @@ class LayerRanges:
             UserError: no such layer or parameter, it was not observed, or it holds nothing finite.
         """
         if layer not in self.layers:
-            msg = f"the network has no layer {layer!r}{_nearest(layer, self.layers)}"
+            msg = f"the network has no layer {layer!r}{nearest(layer, self.layers)}"
             raise UserError(msg)
         if what != ACTIVATIONS:
             tensor = self._learnables.get((layer, what))
@@ -125,6 +125,7 @@ def _learnable_tensors(graph: Graph) -> dict[tuple[str, str], str]:
     return found
 
 
-def _nearest(layer: str, layers: Iterable[str]) -> str:
+def nearest(layer: str, layers: Iterable[str]) -> str:
+    """The end of an error on a wrong name: the name that was meant, if one is near."""
     near = difflib.get_close_matches(layer, list(layers), n=1)
     return f"; did you mean {near[0]!r}?" if near else "; see the rows of the calibration table"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from harness._version import __version__
@@ -61,27 +61,28 @@ class TargetView:
 def report_html(record: RunRecord) -> str:
     """The page's content. It depends on nothing but the record (and the version of quantrig that wrote it)."""
     views = [_target_view(record, target, number) for number, target in enumerate(record.targets, start=1)]
-    return (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            record=record,
-            outcome=outcome(record),
-            all_done=all(target.status == "done" for target in record.targets),
-            metric=metric_title(headline_metric(record)),
-            rows=comparison_rows(record),
-            notes=notes_under_table(record),
-            emulated=[target.name for target in record.targets if target.source is Source.EMULATED],
-            accuracy=accuracy_chart(record),
-            targets=views,
-            started=text.instant(record.started),
-            elapsed=text.elapsed(record.started, record.finished),
-            host_facts=tuple(flatten(record.host)),
-            job_json=json.dumps(record.job, indent=2, ensure_ascii=False, default=str).splitlines(),
-            version=__version__,
-            missing=text.MISSING,
-        )
+    return template("report.html.j2").render(
+        record=record,
+        outcome=outcome(record),
+        all_done=all(target.status == "done" for target in record.targets),
+        metric=metric_title(headline_metric(record)),
+        rows=comparison_rows(record),
+        notes=notes_under_table(record),
+        emulated=[target.name for target in record.targets if target.source is Source.EMULATED],
+        accuracy=accuracy_chart(record),
+        targets=views,
+        started=text.instant(record.started),
+        elapsed=text.elapsed(record.started, record.finished),
+        host_facts=tuple(flatten(record.host)),
+        job_json=json.dumps(record.job, indent=2, ensure_ascii=False, default=str).splitlines(),
+        version=__version__,
+        missing=text.MISSING,
     )
+
+
+def template(name: str) -> Template:
+    """A template of this room; whatever it prints is escaped and made printable."""
+    return _environment().get_template(name)
 
 
 def _environment() -> Environment:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError
 from harness.record import RunRecord
 from harness.report.csvfile import comparison_csv
+from harness.report.files import replace_all
 from harness.report.junit import junit_xml
 from harness.report.markdown import comparison_md
 from harness.report.page import report_html
@@ -56,24 +54,8 @@ def publish(record: RunRecord, out: Path) -> Published:
     contents = (comparison_csv(record), comparison_md(record), report_html(record), dump(record), junit_xml(record))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _replace_all(dict(zip(published.paths, contents, strict=True)))
+        replace_all(dict(zip(published.paths, contents, strict=True)))
     except OSError as error:
         msg = f"{out}: the report cannot be written there ({error.strerror or error}): choose another --out"
         raise UserError(msg) from error
     return published
-
-
-def _replace_all(contents: dict[Path, str]) -> None:
-    """Write every file beside its place, then move all into place: a full disk leaves the old ones as they were."""
-    mark = secrets.token_hex(4)
-    temporary = {path: path.with_name(f".{path.name}.{mark}") for path in contents}
-    try:
-        for path, content in contents.items():
-            with temporary[path].open("x", encoding="utf-8", newline="") as file:
-                file.write(content)
-        for path in contents:
-            os.replace(temporary[path], path)
-    finally:
-        for leftover in temporary.values():
-            with contextlib.suppress(OSError):
-                leftover.unlink(missing_ok=True)

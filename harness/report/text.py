@@ -32,6 +32,15 @@ def _shown(character: str) -> str:
     return "\N{REPLACEMENT CHARACTER}" if unicodedata.category(character) in _UNPRINTABLE else character
 
 
+def shortened(name: str, length: int) -> str:
+    """A name without its middle where it is long: layers of one network begin alike and end alike."""
+    name = plain(name)
+    if len(name) <= length:
+        return name
+    tail = length // 2
+    return f"{name[: length - tail - 1]}…{name[-tail:]}"
+
+
 def significant(value: float, digits: int = 3) -> str:
     """`value` with that many significant digits, never in scientific notation while it is readable without."""
     if value == 0:
