@@ -107,9 +107,9 @@ def find_borders(candidate: Candidate) -> list[Border]:
     found = []
     for unit in candidate.plan.units:
         border = _border(graph, unit)
-        if border is not None and border.tensor in candidate.plan.group_of:
-            if _made_in_float(graph, border.tensor, int8):
-                found.append(border)
+        known = border is not None and border.tensor in candidate.plan.group_of
+        if border is not None and known and _made_in_float(graph, border.tensor, int8):
+            found.append(border)
     return found
 
 
