@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import document, machine
 from benchmarks.figures import Effort, Result
 
-QUANTIZER = ("quantizer_accuracy", "quantizer_recurrent", "quantizer_peers")
+QUANTIZER = ("calibration", "quantizer_accuracy", "quantizer_recurrent", "quantizer_peers")
 NAMES = ("board_timing", "uploads", "startup", "overhead", *QUANTIZER)
 #: Names that stand for several.
 GROUPS = {"quantizer": QUANTIZER}

@@ -11,7 +11,7 @@ like the numbers, NaN beyond both infinities. So a minimum neither depends on th
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
@@ -48,15 +48,17 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _uncached: list[str] = []
 
 
-def _compiled(function: _Function, **options: Any) -> _Function:
-    # Indices come from data that were measured before, so bounds are not checked again.
-    options = {"nogil": True, "boundscheck": False, "error_model": "numpy", **options}
+def _compiled(function: _Function, fastmath: set[str] | bool = False) -> _Function:
+    def compiled(*, cache: bool) -> object:
+        # Indices come from data that were measured before, so bounds are not checked again.
+        decorator = numba.njit(cache=cache, nogil=True, boundscheck=False, error_model="numpy", fastmath=fastmath)
+        return decorator(function)
+
     try:
-        compiled: _Function = numba.njit(cache=True, **options)(function)
+        return cast("_Function", compiled(cache=True))
     except RuntimeError:  # neither this folder nor the user's cache folder can be written to
         _uncached.append(function.__name__)
-        compiled = numba.njit(**options)(function)
-    return compiled
+        return cast("_Function", compiled(cache=False))
 
 
 def _jit(function: _Function) -> _Function:
@@ -65,7 +67,7 @@ def _jit(function: _Function) -> _Function:
 
 def _jit_sums(function: _Function) -> _Function:
     # Sums may be taken in any order the vectors like; it is the same for the same data on the same machine.
-    return _compiled(function, fastmath={"reassoc", "nsz", "contract"})
+    return _compiled(function, {"reassoc", "nsz", "contract"})
 
 
 @_jit

@@ -47,11 +47,11 @@ class Reservoir:
         entries = count if any(cut.values()) else 1
         for index in range(entries):
             if self._offered % self._stride == 0:
-                sample = {
-                    name: self._copy(name, value[index : index + 1] if cut[name] else value)
-                    for name, value in inputs.items()
-                }
-                self._keep((before + index, sample), count // entries)
+                sample = {name: value[index : index + 1] if cut[name] else value for name, value in inputs.items()}
+                self._make_room(sample, count // entries)
+            if self._offered % self._stride == 0:
+                self.entries.append((before + index, {name: self._copy(name, part) for name, part in sample.items()}))
+                self._weights.append(count // entries)
             self._offered += 1
 
     def _copy(self, name: str, value: NDArray[Any]) -> NDArray[Any]:
@@ -60,12 +60,11 @@ class Reservoir:
             pool = self._pools[name] = _Pool(value)
         return pool.copy(value)
 
-    def _keep(self, entry: Entry, weight: int) -> None:
-        self.entries.append(entry)
-        self._weights.append(weight)
-        while _is_over(self.entries, sum(self._weights)):
-            for _, sample in self.entries[1::2]:
-                for name, value in sample.items():
+    def _make_room(self, sample: Sample, weight: int) -> None:
+        """Drop every second entry while another one would be too much."""
+        while _is_over([*self.entries, (0, sample)], sum(self._weights) + weight):
+            for _, dropped in self.entries[1::2]:
+                for name, value in dropped.items():
                     self._pools[name].take_back(value)
             self.entries, self._weights = self.entries[::2], self._weights[::2]
             self._stride *= 2
@@ -77,7 +76,7 @@ class _Pool:
     def __init__(self, first: NDArray[Any]) -> None:
         fitting = MOST_BYTES // max(first.nbytes, 1)
         # Not resident before it is written to.
-        self._places = np.empty((min(max(fitting, 2 * LEAST_SAMPLES), MOST_SAMPLES) + 1, *first.shape), first.dtype)
+        self._places = np.empty((min(max(fitting, 2 * LEAST_SAMPLES), MOST_SAMPLES), *first.shape), first.dtype)
         self._free = list(range(len(self._places) - 1, -1, -1))
         self._used: dict[int, int] = {}
 
