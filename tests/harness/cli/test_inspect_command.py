@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,18 +16,32 @@ import pytest
 from onnx import TensorProto, helper
 
 import harness
+from harness.cli.main import main
 from tests.e2e.whole_run import labels_of, tiny_network
 
 
-def quantrig(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    if code:
-        assert done.stderr.count("\n") == 1, done.stderr
-    return done
+@dataclass(frozen=True)
+class Done:
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(name="quantrig")
+def _quantrig(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """The command as its entry point runs it, in this process: twenty interpreters would take a minute to start."""
+
+    def run(*arguments: str, code: int = 0) -> Done:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["quantrig", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = capsys.readouterr()
+        assert left.value.code == code, err
+        if code:
+            assert err.count("\n") == 1, err
+        return Done(out, err)
+
+    return run
 
 
 @pytest.fixture(name="folder", scope="module")
@@ -46,11 +60,9 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 DATA = ("tiny.onnx", "--data", "data.npz", "--environment", "fpga")
 
 
-def test_json_has_everything(folder: Path) -> None:
+def test_json_has_everything(folder: Path, quantrig: Callable[..., Done]) -> None:
     found = json.loads(
-        quantrig(
-            folder, "inspect", *DATA, "--quantized", "int8.onnx", "--sensitivity", "--journal", "j", "--json"
-        ).stdout
+        quantrig("inspect", *DATA, "--quantized", "int8.onnx", "--sensitivity", "--journal", "j", "--json").stdout
     )
     quantizer = harness.Quantizer(folder / "tiny.onnx", environment="fpga")
     quantizer.calibrate([{"x": np.load(folder / "data.npz")["x"]}], layers="all")
@@ -70,36 +82,36 @@ def test_json_has_everything(folder: Path) -> None:
     assert found["layers"][0]["LayerName"] == "conv1"  # the metrics, as without samples
 
 
-def test_tables_for_people(folder: Path) -> None:
-    shown = quantrig(folder, "inspect", *DATA, "--quantized", "int8.onnx").stdout
+def test_tables_for_people(folder: Path, quantrig: Callable[..., Done]) -> None:
+    shown = quantrig("inspect", *DATA, "--quantized", "int8.onnx").stdout
     lines = shown.splitlines()
     assert "ranges from 40 samples" in lines[0]
     row = next(line for line in lines if line.startswith("conv1") and "Activations" in line)
     assert "not counted" in row
     assert "[" in row
-    one = quantrig(folder, "inspect", *DATA, "--layer", "conv1").stdout
+    one = quantrig("inspect", *DATA, "--layer", "conv1").stdout
     assert "conv1 (Conv, 448 learnables, 1,792 bytes" in one
     assert {"Weights", "Bias", "Activations"} <= {line.partition(":")[0] for line in one.splitlines()}
     assert "█" in one
 
 
-def test_the_page_and_the_pictures(folder: Path, tmp_path: Path) -> None:
-    out = quantrig(folder, "inspect", *DATA, "--out", str(tmp_path / "page"), "--svg", str(tmp_path / "svg")).stdout
+def test_the_page_and_the_pictures(folder: Path, quantrig: Callable[..., Done], tmp_path: Path) -> None:
+    out = quantrig("inspect", *DATA, "--out", str(tmp_path / "page"), "--svg", str(tmp_path / "svg")).stdout
     assert f"wrote {tmp_path / 'page' / 'layers.html'}" in out
     pictures = sorted((tmp_path / "svg").iterdir())
     assert [path.name for path in pictures][:2] == ["1-x.svg", "2-conv1.svg"]
     for path in pictures:
         assert ElementTree.fromstring(path.read_bytes()).get("role") == "img"
-    quantrig(folder, "inspect", "tiny.onnx", "--out", str(tmp_path / "own.html"))  # learnables need no samples
+    quantrig("inspect", "tiny.onnx", "--out", str(tmp_path / "own.html"))  # learnables need no samples
     assert "Not calibrated" in (tmp_path / "own.html").read_text(encoding="utf-8")
 
 
-def test_a_session_in_place_of_samples(folder: Path) -> None:
-    found = json.loads(quantrig(folder, "inspect", "--session", "session.quantrig", "--json").stdout)
+def test_a_session_in_place_of_samples(folder: Path, quantrig: Callable[..., Done]) -> None:
+    found = json.loads(quantrig("inspect", "--session", "session.quantrig", "--json").stdout)
     assert found["environment"] == "fpga"
     assert found["samples"] == 40
     assert {layer["Layer"] for layer in found["layer_errors"]["layers"]} >= {"conv1", "fc1"}
-    wrong = quantrig(folder, "inspect", "--session", "session.quantrig", "--environment", "cpu", code=2).stderr
+    wrong = quantrig("inspect", "--session", "session.quantrig", "--environment", "cpu", code=2).stderr
     assert "a session for fpga, not cpu" in wrong
 
 
@@ -111,7 +123,7 @@ def unusual(folder: Path) -> None:
         return helper.make_graph([node], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)])
 
     weights = onnx.numpy_helper.from_array(np.ones((3, 3), np.float32), "w")
-    zero = onnx.numpy_helper.from_array(np.float32(0), "zero")
+    zero = onnx.numpy_helper.from_array(np.array(0, np.float32), "zero")
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["h"]),
         helper.make_node("ReduceSum", ["h"], ["sum"], keepdims=0),
@@ -130,10 +142,10 @@ def unusual(folder: Path) -> None:
     np.savez(folder / "x.npz", x=np.arange(30, dtype=np.float32).reshape(10, 3))
 
 
-def test_bodies_and_layers_without_names(folder: Path, tmp_path: Path) -> None:
+def test_bodies_and_layers_without_names(folder: Path, quantrig: Callable[..., Done], tmp_path: Path) -> None:
     unusual(folder)
     out = str(tmp_path / "page.html")
-    found = json.loads(quantrig(folder, "inspect", "unusual.onnx", "--data", "x.npz", "--out", out, "--json").stdout)
+    found = json.loads(quantrig("inspect", "unusual.onnx", "--data", "x.npz", "--out", out, "--json").stdout)
     assert {"h", "sum"} <= {entry["layer"] for entry in found["histograms"]}
 
 
@@ -158,8 +170,12 @@ BAD: list[tuple[Callable[[Path], Any] | None, tuple[str, ...], str]] = [
 
 @pytest.mark.parametrize(("prepare", "arguments", "expected"), BAD)
 def test_bad_input_is_one_line(
-    folder: Path, prepare: Callable[[Path], Any] | None, arguments: tuple[str, ...], expected: str
+    folder: Path,
+    quantrig: Callable[..., Done],
+    prepare: Callable[[Path], Any] | None,
+    arguments: tuple[str, ...],
+    expected: str,
 ) -> None:
     if prepare is not None:
         prepare(folder)
-    assert expected in quantrig(folder, "inspect", *arguments, code=2).stderr
+    assert expected in quantrig("inspect", *arguments, code=2).stderr
