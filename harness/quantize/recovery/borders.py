@@ -159,6 +159,8 @@ def _factors(peak: FloatArray, weight: NDArray[Any]) -> FloatArray | None:
         return None
     column = np.abs(np.moveaxis(weight.astype(np.float64), 1, 0)).reshape(weight.shape[1], -1).max(axis=1)
     alive = (peak > 0) & (column > 0)
+    if not alive.any():  # nothing that is live is read
+        return None
     wanted = np.ones_like(peak)
     wanted[alive] = column[alive] ** (1 - ALPHA) / peak[alive] ** ALPHA
     # The tensor's range stays: what is largest after scaling is as large as before.

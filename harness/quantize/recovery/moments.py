@@ -14,11 +14,11 @@ from harness.quantize.units import Unit
 
 FloatArray = NDArray[np.float64]
 
-#: Positions of a layer's output looked at in all passes together, per weight of an output; four times as many gained
+#: Positions of a layer's output looked at in all passes together, per weight of an output; twice as many gained
 #: nothing on MobileNet v1 and SqueezeNet.
-_POSITIONS_PER_WEIGHT = 32
+_POSITIONS_PER_WEIGHT = 64
 #: Positions in each pass at least: a layer with few weights would see too little of an image.
-_LEAST_POSITIONS = 256
+_LEAST_POSITIONS = 1024
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class Moments:
         x: sum of x, shape (groups, K).
         xy: sum of x·yᵀ, shape (groups, K, O).
         y: sum of y, shape (groups, O).
+        pass_x: mean of x in each pass, shape (passes, groups, K).
+        pass_y: mean of y in each pass, shape (passes, groups, O).
     """
 
     count: int
@@ -84,6 +86,8 @@ class Moments:
     x: FloatArray
     xy: FloatArray
     y: FloatArray
+    pass_x: FloatArray
+    pass_y: FloatArray
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -92,6 +96,8 @@ class Moments:
             self.x + other.x,
             self.xy + other.xy,
             self.y + other.y,
+            np.concatenate([self.pass_x, other.pass_x]),
+            np.concatenate([self.pass_y, other.pass_y]),
         )
 
 
@@ -128,9 +134,10 @@ def moments(
         return None
     x, y = x.astype(np.float32, copy=False), y.astype(np.float32, copy=False)
     sums = x.sum(axis=1, dtype=np.float64), y.sum(axis=1, dtype=np.float64)
+    means = sums[0][None] / x.shape[1], sums[1][None] / x.shape[1]
     if means_only:
         nothing = np.zeros((len(x), 1, 1))
-        return Moments(x.shape[1], nothing, sums[0], nothing, sums[1])
+        return Moments(x.shape[1], nothing, sums[0], nothing, sums[1], *means)
     transposed = x.transpose(0, 2, 1)
     return Moments(
         x.shape[1],
@@ -138,6 +145,7 @@ def moments(
         sums[0],
         np.matmul(transposed, y).astype(np.float64),
         sums[1],
+        *means,
     )
 
 

@@ -90,10 +90,30 @@ def _fitted(layer: Layer, seen: Moments) -> tuple[FloatArray, FloatArray]:
     return second, real + np.linalg.solve(damp(second, _RIDGE), residual).transpose(0, 2, 1)
 
 
+def _wanted_mean(layer: Layer, seen: Moments) -> FloatArray:
+    """Mean of the wanted output per channel, shape (groups, outputs), as far as the passes agree on it.
+
+    The float layer on the int8 network's input is off by what the layers before add. Of that shift only what stands out
+    from its own standard error over the passes is made up for (the positive part of James and Stein's estimate, 1961):
+    a layer behind a global pool sees a handful of positions.
+    """
+    real = layer.weights.values
+    own = np.zeros(real.shape[:2]) if layer.bias is None else layer.bias.reshape(real.shape[:2])
+    shifts = seen.pass_y - np.einsum("gok,pgk->pgo", real, seen.pass_x) - own
+    expected = np.einsum("gok,gk->go", real, seen.x / seen.count) + own
+    shift = seen.y / seen.count - expected
+    if len(shifts) < 2:
+        return np.asarray(expected)
+    error = shifts.var(axis=0, ddof=1) / len(shifts)
+    power = shift**2
+    kept = np.maximum(1 - np.divide(error, power, out=np.ones_like(power), where=power > 0), 0)
+    return np.asarray(expected + kept * shift)
+
+
 def _around_bias(layer: Layer, seen: Moments, wanted: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The same where the bias has few bits: it is rounded first, and the weights make up for it."""
     x = seen.x / seen.count
-    best = seen.y / seen.count - np.einsum("gok,gk->go", wanted, x)
+    best = _wanted_mean(layer, seen) - np.einsum("gok,gk->go", wanted, x)
     bias = quantize_bias(best.reshape(-1), layer.rules, None, layer.nearest.weight.scale, changed=True)
     assert isinstance(bias, QuantizedTensor)
     missing = best - bias.dequantized().reshape(best.shape)
@@ -146,7 +166,7 @@ def _with_bias(layer: Layer, seen: Moments, weight: QuantizedTensor, real: Float
     """The weights with the bias that makes the mean of each output channel the wanted one."""
     if not layer.takes_bias:
         return LayerParameters(weight, layer.nearest.bias)
-    bias = seen.y / seen.count - np.einsum("gok,gk->go", real, seen.x / seen.count)
+    bias = _wanted_mean(layer, seen) - np.einsum("gok,gk->go", real, seen.x / seen.count)
     return LayerParameters(
         weight, quantize_bias(bias.reshape(-1), layer.rules, layer.input_scale, weight.scale, changed=True)
     )

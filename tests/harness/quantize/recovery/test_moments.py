@@ -75,7 +75,7 @@ def test_many_positions_are_sampled() -> None:
         seen = moments(graph.node("layer"), weights, x, y, np.random.default_rng(1), passes=passes)
         assert seen is not None
         counts.append(seen.count)
-    assert counts == [640, 320, 256]  # 32 a weight in all passes together, 256 in each at least
+    assert counts == [1280, 1024, 1024]  # 64 a weight in all passes together, 1024 in each at least
 
 
 def test_means_alone_take_no_second_moments() -> None:
