@@ -85,6 +85,7 @@ class Quantizer:
         layers: Layers = "needed",
         method: str = "auto",
         preprocess: Preprocess | None = None,
+        processes: int = 1,
     ) -> pd.DataFrame:
         """Observe ranges; a failure leaves the session as it was.
 
@@ -93,6 +94,7 @@ class Quantizer:
             layers: the tensors this environment needs, or the activations of all layers.
             method: what is going to choose the scales; anything but minmax collects histograms too.
             preprocess: of named image data.
+            processes: how many share the work; the ranges are the same to the bit.
 
         Returns:
             the calibration table.
@@ -100,7 +102,12 @@ class Quantizer:
         self._unchanged()
         batches = ({**batch.inputs} for batch in self._stream(data, preprocess))
         calibration = calibrate(
-            self.model, batches, layers=layers, environment=self.environment, histograms=method != "minmax"
+            self.model,
+            batches,
+            layers=layers,
+            environment=self.environment,
+            histograms=method != "minmax",
+            processes=processes,
         )
         self.calibration = calibration
         return calibration.table()
