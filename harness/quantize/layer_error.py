@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
 from harness.errors import UserError
+from harness.quantize.external import scratch
 from harness.quantize.feed import Batch, input_specs, passes
 from harness.quantize.graph import Graph, metadata, read_model, subgraphs
 from harness.quantize.preparation import prepare_model
@@ -89,6 +90,7 @@ class _Sums:
         return float(10 * np.log10(self.signal / self.noise)) if self.signal else float("-inf")
 
 
+@scratch()
 def layer_errors(
     float_model: Path, quantized_model: QuantizedModel | Path, data: Iterable[Batch], *, local: bool = True
 ) -> pd.DataFrame:

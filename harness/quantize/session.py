@@ -25,6 +25,7 @@ from harness.data import (
 from harness.errors import UserError
 from harness.quantize.calibrator import Calibration, calibrate
 from harness.quantize.dynamic_range import DynamicRange, Scheme
+from harness.quantize.external import scratch
 from harness.quantize.graph import read_model, sha256_of
 from harness.quantize.layer_error import layer_errors
 from harness.quantize.layer_ranges import ACTIVATIONS, LayerRanges
@@ -135,7 +136,8 @@ class Quantizer:
         self._unchanged()
         if what == ACTIVATIONS:
             self._calibrated()
-        return LayerRanges(self.model, self.calibration, self.environment).one(layer, what, scheme)
+        with scratch():
+            return LayerRanges(self.model, self.calibration, self.environment).one(layer, what, scheme)
 
     def histograms(self, scheme: Scheme = "MinMax") -> dict[tuple[str, str], DynamicRange]:
         """Dynamic ranges of all layers: (layer, "Weights", "Bias" or "Activations") → range; see `histogram`.
@@ -146,8 +148,9 @@ class Quantizer:
             UserError: the calibration collected no histograms.
         """
         self._unchanged()
-        ranges = LayerRanges(self.model, self.calibration, self.environment)
-        return {(layer, what): found for layer, what, found in ranges.every(scheme)}
+        with scratch():
+            ranges = LayerRanges(self.model, self.calibration, self.environment)
+            return {(layer, what): found for layer, what, found in ranges.every(scheme)}
 
     def quantize(
         self,

@@ -16,12 +16,12 @@ from harness.report.page import template
 from harness.report.svg import element
 
 #: Height of a row of the map, and the room for its names, pixels.
-_ROW, _NAMES = 18, 210
+_ROW, _NAMES = 18, 232
 _CELL = 16
 _MOST_BITS = 48
 #: Exported names run to hundreds of characters: longer ones lose their middle in the map and in tables, and are whole
 #: in the heading of their histograms.
-_MAP_NAME, _TABLE_NAME = 29, 56
+_MAP_NAME, _TABLE_NAME = 30, 56
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,11 +33,11 @@ def _shown(character: str) -> str:
 
 
 def shortened(name: str, length: int) -> str:
-    """A name without its middle where it is long: layers of one network begin alike and end alike."""
+    """A name without its middle where it is long; most of what is left is its end, which tells layers apart."""
     name = plain(name)
     if len(name) <= length:
         return name
-    tail = length // 2
+    tail = 2 * length // 3
     return f"{name[: length - tail - 1]}…{name[-tail:]}"
 
 
