@@ -36,6 +36,7 @@ from harness.quantize.rulebooks.rules import Bias, RuleBook
 from harness.quantize.runtime import optimizers_that_break
 from harness.quantize.scales import check_method
 from harness.quantize.score import Scorer
+from harness.quantize.weights import weights_follow_method
 from harness.quantize.writing import check_target, data_file_of, fits_single_file, write_model
 
 #: Key under which an int8 network carries how it was made.
@@ -150,7 +151,9 @@ def quantize(
             result = candidate.network(scales, candidate.nearest(chosen, scales))
         else:
             scorer = Scorer(graph, samples.gate, "float network")
-            chosen, scores = _best_method(candidate, method, calibration, scorer, weights="rounding" not in allowed)
+            # What rounding chooses anew says nothing about a method, unless it starts from the method's own window.
+            weights = "rounding" not in allowed or weights_follow_method(rules)
+            chosen, scores = _best_method(candidate, method, calibration, scorer, weights=weights)
             where = f"on {scorer.samples} {samples.whose} samples"
             if scores:
                 listed = ", ".join(f"{name} {score:.1f}" for name, score in scores.items())
@@ -245,7 +248,7 @@ def _best_method(
         method: a method, or auto.
         calibration: tells whether there are histograms to choose by.
         scorer: of networks.
-        weights: score with int8 weights; not where recovery will choose other ones.
+        weights: score with int8 weights; not where recovery will choose other ones whatever the method.
     """
     rules = candidate.plan.rules
     if method != "auto":

@@ -177,6 +177,11 @@ def quantize_weights(
     return QuantizedTensor(values, scale, axis)
 
 
+def weights_follow_method(rules: RuleBook) -> bool:
+    """Whether the network's method chooses the scales of weights too."""
+    return rules.weight.power_of_two and not rules.position_search
+
+
 def pieces(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
     """Index expressions that cover an array, each of at most `_PIECE` elements: float64 copies of them stay small."""
     row = math.prod(shape[1:])
