@@ -95,3 +95,21 @@ def test_what_int8_layers_made_is_no_border(builder: Callable[..., Any], tmp_pat
     ranges = calibrate(path, feeds(8, 0), environment=environment)
     made = quantize(path, ranges, environment=environment, out=tmp_path / "q.onnx")
     assert "border-scaling" not in {step.name for step in made.steps}
+
+
+def test_a_layer_that_reads_only_silence_is_left_alone(builder: Callable[..., Any], tmp_path: Path) -> None:
+    net = builder(4)
+    net.add("Mul", ["x", "x"], "squares")
+    net.constant("one", np.eye(1, 16, dtype=np.float32).reshape(1, -1, 1))
+    net.add("Mul", ["squares", "one"], "single")
+    net.add("Sqrt", ["single"], "magnitudes")
+    weight = net.rng.normal(size=(8, 16, 3)).astype(np.float32)
+    weight[:, 0] = 0  # of the only channel that is not silent
+    net.constant("w", weight)
+    net.add("Conv", ["magnitudes", "w"], "first", pads=[1, 1])
+    net.add("Add", ["first", net.constant("b", np.ones((1, 8, 1), np.float32))], "y")
+    path = tmp_path / "silent.onnx"
+    onnx.save(net.model({"x": ["N", 16, 20]}, {"y": ["N", 8, 20]}), path)
+    made = quantize(path, calibrate(path, feeds(8, 0), environment="fpga"), environment="fpga", out=tmp_path / "q.onnx")
+    assert made.quantized_layers > 0
+    assert "border-scaling" not in {step.name for step in made.steps}
