@@ -110,6 +110,7 @@ def quantize(
             network is unusable.
     """
     model, out = Path(model), Path(out)
+    exclude = (exclude,) if isinstance(exclude, str) else exclude
     rules = rule_book(environment)
     digest = sha256_of(model)
     _check_calibration(model, calibration, digest, environment)

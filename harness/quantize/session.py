@@ -34,6 +34,7 @@ from harness.quantize.options import Options
 from harness.quantize.placement import Layers
 from harness.quantize.quantizer import QuantizedModel, quantize
 from harness.quantize.rulebooks import rule_book
+from harness.quantize.scales import check_method
 from harness.quantize.sensitivity import SWEEP_STEPS, Progress, sensitivity
 from harness.quantize.sequence import check_state, sequence_batches
 from harness.quantize.session_content import StoredRanking
@@ -99,7 +100,12 @@ class Quantizer:
 
         Returns:
             the calibration table.
+
+        Raises:
+            UserError: bad data, an unknown method, or NaN or infinity in a layer.
         """
+        if method != "auto":
+            check_method(method)
         self._unchanged()
         batches = ({**batch.inputs} for batch in self._stream(data, preprocess))
         calibration = calibrate(

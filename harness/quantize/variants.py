@@ -169,6 +169,7 @@ def recipe_of(
         UserError: no sample to measure on, or `quantize` refuses.
     """
     model = Path(model)
+    exclude = (exclude,) if isinstance(exclude, str) else exclude
     samples = tuple(held_back) if held_back else tuple(calibration.kept)
     if not samples:
         msg = "nothing to measure layers on; give held_back samples"

@@ -42,6 +42,7 @@ def check_steps(names: Collection[str]) -> frozenset[str]:
     Raises:
         UserError: a step is unknown.
     """
+    names = {names} if isinstance(names, str) else names
     for name in names:
         if name not in STEPS:
             msg = f"recover: {name!r} is unknown; choose from {', '.join(STEPS)}"

@@ -99,6 +99,19 @@ def test_steps_out_of_order_say_what_is_missing(branched: Path, tmp_path: Path) 
         Quantizer(branched, environment="asic")
 
 
+def test_an_unknown_method_is_refused_before_the_data_are_read(quantizer: Quantizer) -> None:
+    before = quantizer.calibration
+    with pytest.raises(UserError, match="method 'entropie' is unknown; choose one of minmax"):
+        quantizer.calibrate([], method="entropie")
+    assert quantizer.calibration is before
+
+
+def test_one_name_need_not_be_in_a_list(quantizer: Quantizer, tmp_path: Path) -> None:
+    made = quantizer.quantize(tmp_path / "q.onnx", exclude="depthwise", recover="bias-correction")
+    assert dict(made.kept_float)["depthwise"] == "excluded by name"
+    assert {step.name for step in made.steps} == {"bias-correction"}
+
+
 def test_a_network_that_changes_underneath_is_noticed(quantizer: Quantizer, branched: Path, tmp_path: Path) -> None:
     model = read_model(branched)
     model.producer_name = "edited"
