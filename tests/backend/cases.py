@@ -45,8 +45,8 @@ class Case:
 
     @property
     def sampled(self) -> bool:
-        """Whether the case belongs to the twelfth that every test run takes; decided by its name alone."""
-        return self.kind != "light" and hashlib.sha256(self.identity.encode()).digest()[0] % 12 == 0
+        """Whether the case is the one in 24 that every test run takes; decided by its name alone."""
+        return self.kind != "light" and hashlib.sha256(self.identity.encode()).digest()[0] % 24 == 0
 
     def model(self) -> ModelProto:
         """The network."""

@@ -1,7 +1,7 @@
 """Whatever network somebody brings is prepared and quantized for every environment, or refused in one line.
 
 The networks are the `onnx` package's own: about two thousand, most of one operator, some of whole classifiers.
-A twelfth of them, chosen by name, runs in every test run; `make test-backend` runs all and writes docs/robustness.md.
+One in 24, chosen by name, runs in every test run; `make test-backend` runs all and writes docs/robustness.md.
 """
 
 from __future__ import annotations
