@@ -50,6 +50,9 @@ def calibrate(
     layers: Annotated[
         Literal["all", "needed"], typer.Option("--layers", help="All activations, or those a quantizer needs.")
     ] = "all",
+    processes: Annotated[
+        int, typer.Option("--processes", min=1, help="How many share the work; the ranges are the same to the bit.")
+    ] = 1,
     as_json: Json = False,
 ) -> int:
     """Run the float network over samples and write the range of every tensor."""
@@ -61,7 +64,7 @@ def calibrate(
     opened = open_model_data(model, data, job, samples)
     quantizer = Quantizer(model, environment=environment, state=job_state(job))
     with feeds_with_bar("calibrate", opened, quiet=as_json) as feeds:
-        table = quantizer.calibrate(feeds, layers=layers, method=method)
+        table = quantizer.calibrate(feeds, layers=layers, method=method, processes=processes)
     write(out, table.to_csv(index=False))
     if as_json:
         typer.echo(table.to_json(orient="records", indent=2))
