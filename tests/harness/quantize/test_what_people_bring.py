@@ -556,4 +556,4 @@ def test_operators_that_only_newer_opsets_have(
             content, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled) or None
         )
         outputs.append(session.run(None, feed)[0])
-    assert close(*outputs, 15)
+    assert close(outputs[0], outputs[1], 15)
