@@ -133,11 +133,11 @@ def _check_shape(value: NDArray[Any], spec: InputSpec, what: str) -> None:
 
 
 def passes(
-    batches: Iterable[Batch], specs: tuple[InputSpec, ...], what: str
+    batches: Iterable[Batch], specs: tuple[InputSpec, ...], what: str, most: int = MAX_BATCH
 ) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
     """Cut a stream of batches into what one pass of the network takes.
 
-    Networks with a free batch axis get at most `MAX_BATCH` samples at a time, networks with a fixed one exactly
+    Networks with a free batch axis get at most `most` samples at a time, networks with a fixed one exactly
     that many: a remainder is filled by repeating its last sample.
 
     Yields:
@@ -149,7 +149,7 @@ def passes(
     seen = False
     for batch in batches:
         fed = checked(batch, specs, what)
-        for piece, count in _cut(fed, specs, what):
+        for piece, count in _cut(fed, specs, what, most):
             seen = True
             yield piece, count
     if not seen:
@@ -158,7 +158,7 @@ def passes(
 
 
 def _cut(
-    fed: dict[str, NDArray[Any]], specs: tuple[InputSpec, ...], what: str
+    fed: dict[str, NDArray[Any]], specs: tuple[InputSpec, ...], what: str, most: int
 ) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
     lengths = {value.shape[0] for value in fed.values() if value.ndim}
     if lengths == {0} and not any(spec.batch == 0 for spec in specs):
@@ -169,7 +169,7 @@ def _cut(
         if len(lengths) != 1 or fixed or any(value.ndim == 0 for value in fed.values()):
             yield fed, next(iter(lengths), 1)
             return
-        size = MAX_BATCH
+        size = most
     else:
         if len(fixed) != 1 or len(lengths) != 1 or any(not value.ndim for value in fed.values()):
             shapes = ", ".join(f"{name} {value.shape}" for name, value in fed.items())

@@ -79,15 +79,13 @@ class Scorer:
 
     def __init__(self, graph: Graph, batches: Sequence[Batch], what: str) -> None:
         self.names = scored_tensors(graph)
-        self._feeds: list[dict[str, NDArray[Any]]] = []
-        self.samples = 0
-        first = batches[0] if batches else {}
-        most = worth_keeping(first, max((len(value) for value in first.values() if np.ndim(value)), default=1))
-        for inputs, count in passes(evenly(batches, most), input_specs(graph), what):
-            self._feeds.append(inputs)
-            self.samples += count
-            if self.samples >= most:
-                break
+        # One sample a pass, where the network lets: how the caller cut them into batches must not decide.
+        single = list(passes(batches, input_specs(graph), what, most=1))
+        per_pass = max((count for _, count in single), default=1)
+        most = worth_keeping(single[0][0], per_pass) if single else 1
+        chosen = evenly(single, -(-most // per_pass))
+        self._feeds: list[dict[str, NDArray[Any]]] = [inputs for inputs, _ in chosen]
+        self.samples = sum(count for _, count in chosen)
         self._reference = self._run(graph.model, what, ())
 
     def score_db(self, model: ModelProto, rules: RuleBook) -> float:
