@@ -241,6 +241,9 @@ def mixed_precision(
     if most_float is not None and most_float < 0:
         msg = f"most_float={most_float}: give 0 or more"
         raise UserError(msg)
+    if processes < 1:
+        msg = f"processes={processes}: give 1 or more"
+        raise UserError(msg)
     recipe = recipe_of(
         model,
         calibration,

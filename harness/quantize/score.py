@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto
 
+from harness.errors import UserError
 from harness.quantize.feed import Batch, input_specs, passes
 from harness.quantize.graph import Graph
 from harness.quantize.rulebooks.rules import MOVERS, RuleBook
@@ -79,12 +80,20 @@ class Scorer:
 
     def __init__(self, graph: Graph, batches: Sequence[Batch], what: str) -> None:
         self.names = scored_tensors(graph)
-        # One sample a pass, where the network lets: how the caller cut them into batches must not decide.
-        single = list(passes(batches, input_specs(graph), what, most=1))
-        per_pass = max((count for _, count in single), default=1)
-        most = worth_keeping(single[0][0], per_pass) if single else 1
-        chosen = evenly(single, -(-most // per_pass))
-        self._feeds: list[dict[str, NDArray[Any]]] = [inputs for inputs, _ in chosen]
+        self._feeds: list[dict[str, NDArray[Any]]] = []
+        self.samples = 0
+        self._reference: list[list[NDArray[Any]]] = []
+        try:
+            # One sample a pass: how the caller cut them into batches must not decide.
+            self._hold(graph, list(passes(batches, input_specs(graph), what, most=1)), what)
+        except UserError:  # a network that says its batch is free, and reshapes to a fixed one, takes what it is given
+            self._hold(graph, list(passes(batches, input_specs(graph), what)), what)
+
+    def _hold(self, graph: Graph, given: Sequence[tuple[dict[str, NDArray[Any]], int]], what: str) -> None:
+        per_pass = max((count for _, count in given), default=1)
+        most = worth_keeping(given[0][0], per_pass) if given else 1
+        chosen = evenly(given, -(-most // per_pass))
+        self._feeds = [inputs for inputs, _ in chosen]
         self.samples = sum(count for _, count in chosen)
         self._reference = self._run(graph.model, what, ())
 
