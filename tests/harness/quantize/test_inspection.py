@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,8 @@ def test_another_tools_int8_network_is_taken_over(
 def test_taking_over_our_own_keeps_what_it_says(branched: Path, tmp_path: Path, images: Callable[..., Any]) -> None:
     calibration = calibrate(branched, [{"image": images(8)}], environment="fpga")
     made = quantize(branched, calibration, environment="fpga", out=tmp_path / "q.onnx")
-    assert describe_own(made.path) == made
+    # The file says in its notes what each step of recovery won; the figures themselves stay with the call.
+    assert describe_own(made.path) == replace(made, steps=())
 
 
 def test_a_float_network_may_be_the_second_arm(branched: Path, tmp_path: Path) -> None:
