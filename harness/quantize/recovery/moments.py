@@ -138,12 +138,16 @@ def moments(
     if means_only:
         nothing = np.zeros((len(x), 1, 1))
         return Moments(x.shape[1], nothing, sums[0], nothing, sums[1], *means)
+    # Around their means: products of single precision would lose what varies beside a large constant.
+    mean_x, mean_y = (mean[0][:, None, :] for mean in means)
+    x, y = x - mean_x.astype(np.float32), y - mean_y.astype(np.float32)
     transposed = x.transpose(0, 2, 1)
+    outer = x.shape[1] * mean_x.transpose(0, 2, 1)
     return Moments(
         x.shape[1],
-        np.matmul(transposed, x).astype(np.float64),
+        np.matmul(transposed, x).astype(np.float64) + np.matmul(outer, mean_x),
         sums[0],
-        np.matmul(transposed, y).astype(np.float64),
+        np.matmul(transposed, y).astype(np.float64) + np.matmul(outer, mean_y),
         sums[1],
         *means,
     )

@@ -31,8 +31,10 @@ Images = NDArray[np.float32]
 
 def outputs_of(model: Path, x: Images, run: Callable[..., Any]) -> Images:
     network = read_model(model)
-    network.graph.output.append(onnx.ValueInfoProto(name="logits"))
-    result: Images = run(network, {"image": x}, ["logits"])[0]
+    # What the softmax reads: int8 logits after their rounding.
+    logits = next(node.input[0] for node in network.graph.node if node.name == "scores")
+    network.graph.output.append(onnx.ValueInfoProto(name=logits))
+    result: Images = run(network, {"image": x}, [logits])[0]
     return result
 
 

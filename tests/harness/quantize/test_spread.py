@@ -20,5 +20,5 @@ def test_picks_are_spread_over_all_of_the_sequence(length: int) -> None:
 
 def test_small_inputs_are_worth_more_samples_than_images() -> None:
     image, frame = {"x": np.zeros((2, 3, 224, 224), np.float32)}, {"x": np.zeros((1, 576), np.float32)}
-    assert worth_keeping(image, 2) == worth_keeping(image) == 16
+    assert worth_keeping(image, 2) == worth_keeping(image) == 32
     assert worth_keeping(frame) == 64
