@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
+from threadpoolctl import threadpool_limits
 
 from harness.errors import UserError
 from harness.quantize.candidate import Candidate
@@ -130,6 +131,11 @@ class Recovery:
 
     def best(self, candidate: Candidate) -> Made:
         """The best network; `steps` then tells what was tried."""
+        # Matrices are small: BLAS threads would spin more than they compute (four times the CPU seconds on two cores).
+        with threadpool_limits(1, user_api="blas"):
+            return self._best(candidate)
+
+    def _best(self, candidate: Candidate) -> Made:
         best = self._settled(candidate, report=True)
         for name, reshape in (
             ("equalization", with_filled_channels),
