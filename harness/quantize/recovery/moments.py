@@ -17,8 +17,8 @@ FloatArray = NDArray[np.float64]
 #: Positions of a layer's output looked at in all passes together, per weight of an output; twice as many gained
 #: nothing on MobileNet v1 and SqueezeNet.
 _POSITIONS_PER_WEIGHT = 64
-#: Positions in each pass at least: a layer with few weights would see too little of an image.
-_LEAST_POSITIONS = 1024
+#: The same at least: a layer with few weights would see too little of the images.
+_LEAST_POSITIONS = 16384
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _convolution(
     before, after = _pads(node, given.shape[2:], out_shape, strides, reach)
     padded = np.pad(given, [(0, 0), (0, 0), *zip(before, after, strict=True)])
     total = int(np.prod(out_shape)) * len(given)
-    limit = max(_LEAST_POSITIONS, _POSITIONS_PER_WEIGHT * weights.values.shape[2] // passes)
+    limit = max(_LEAST_POSITIONS, _POSITIONS_PER_WEIGHT * weights.values.shape[2]) // passes
     chosen = np.arange(total) if total <= limit else np.sort(random.choice(total, limit, replace=False))
     sample, *places = np.unravel_index(chosen, (len(given), *out_shape))
     taps = np.meshgrid(*(np.arange(size) for size in kernel), indexing="ij")

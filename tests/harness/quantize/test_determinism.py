@@ -31,6 +31,6 @@ def test_the_same_input_gives_the_same_file_in_every_process(environment: str, t
             [sys.executable, "-c", PROGRAM, environment, str(tmp_path / "q.onnx")],
             env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True,
         ).stdout
-        for seed in ("1", "2", "3")
+        for seed in ("1", "2")
     }  # fmt: skip
     assert len(digests) == 1
