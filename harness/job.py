@@ -25,7 +25,9 @@ from harness.yamlfile import Document, FileModel, parse_yaml, read_yaml, validat
 __all__ = ["Job", "QuantizeSpec", "import_function", "job_from_mapping", "load_job", "parse_job"]
 
 Method = Literal["auto", "minmax", "histogram", "entropy", "percentile", "mse"]
-Step = Literal["bias-correction", "rounding", "sequential-bias-correction", "equalization", "absorption"]
+Step = Literal[
+    "bias-correction", "rounding", "sequential-bias-correction", "equalization", "absorption", "border-scaling"
+]
 LayerMethod = Literal["minmax", "histogram", "entropy", "percentile", "mse"]
 DEFAULT_METRICS = ("accuracy_top1",)
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
