@@ -56,6 +56,7 @@ class Agent(AgentServicer):
         self.samples: list[pb.TelemetrySample] = []
         self.refusal = (grpc.StatusCode.OK, "")
         self.silence: threading.Event | None = None  # Infer answers only when it is set
+        self.hears_the_end = False  # Infer ends when the host has nothing more to send, as an honest agent does
 
     def Describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.BoardDescription:  # noqa: N802 named by the protocol
         return self.description
@@ -73,6 +74,9 @@ class Agent(AgentServicer):
         if self.silence is not None:
             self.silence.wait(20)
         yield from self.replies
+        if self.hears_the_end:
+            for _ in request_iterator:
+                pass
 
     def WarmUp(self, request: pb.WarmUpRequest, context: grpc.ServicerContext) -> pb.WarmUpReply:  # noqa: N802 named by the protocol
         return self.warm
@@ -235,6 +239,7 @@ def test_row_27_impossible_outputs(
 
 def test_nan_passes_for_the_caller_to_name_the_sample(agent: Agent, client: AgentClient) -> None:
     agent.replies = [*output(np.array([[1, math.nan]], np.float32)), done(0)]
+    agent.hears_the_end = True
     (outputs,) = run(client)
     np.testing.assert_array_equal(outputs["y"], np.array([[1, math.nan]], np.float32))
 
