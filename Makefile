@@ -40,8 +40,8 @@ demo: $(VENV)/demo.done ## the main job on the embedded default: this machine an
 test: $(VENV)/dev.done ## the tests, but for the slow ones
 	@$(BIN)/python -m pytest -m "not slow"
 
-test-slow: $(VENV)/dev.done ## the slow tests
-	@$(BIN)/python -m pytest -m slow
+test-slow: $(VENV)/dev.done ## the slow tests, one on each processor
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto
 
 test-backend: $(VENV)/dev.done ## every network of onnx's backend tests through the quantizer → docs/robustness.md
 	@$(BIN)/python -m tests.backend
