@@ -68,6 +68,8 @@ class Reservoir:
                     self._pools[name].take_back(value)
             self.entries, self._weights = self.entries[::2], self._weights[::2]
             self._stride *= 2
+            if self._offered % self._stride:
+                break  # the other one is not due any more: one pass of a large fixed batch is as little as can be kept
 
 
 class _Pool:

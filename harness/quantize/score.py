@@ -90,7 +90,7 @@ class Scorer:
             self._hold(graph, list(passes(batches, input_specs(graph), what)), what)
 
     def _hold(self, graph: Graph, given: Sequence[tuple[dict[str, NDArray[Any]], int]], what: str) -> None:
-        per_pass = max((count for _, count in given), default=1)
+        per_pass = max(max((count for _, count in given), default=1), 1)  # inputs without elements count as none
         most = worth_keeping(given[0][0], per_pass) if given else 1
         chosen = evenly(given, -(-most // per_pass))
         self._feeds = [inputs for inputs, _ in chosen]
