@@ -372,5 +372,6 @@ def test_peak_memory_does_not_grow_with_samples(models_dir: Path, histograms: st
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=250)
         return int(done.stdout)
 
-    loaded = peak_kib(0)
-    assert peak_kib(500) - loaded <= 1.05 * (peak_kib(64) - loaded)
+    # The lowest of three: where the allocator puts what, with everything else on the machine, moves a peak by 10 %.
+    loaded, few, many = (min(peak_kib(samples) for _ in range(3)) for samples in (0, 64, 500))
+    assert many - loaded <= 1.05 * (few - loaded)
