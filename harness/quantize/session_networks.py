@@ -87,5 +87,5 @@ def missing(saved: Path) -> UserError:
     if saved.exists():
         return UserError(f"{saved}: changed since the session was saved; give that network with model=…")
     return UserError(
-        f"{saved}: no such network file, and none travels in this session; say with model=… where it is now"
+        f"{saved}: no such network file, and none travels in the session file; say with model=… where it is now"
     )

@@ -212,7 +212,7 @@ def test_large_networks_stay_where_they_are(
     with pytest.raises(UserError, match="the int8 network is gone or was changed; quantize again"):
         loaded.validate([])
     moved = branched.rename(tmp_path / "moved.onnx")
-    with pytest.raises(UserError, match="no such network file, and none travels in this session; say with model="):
+    with pytest.raises(UserError, match="no such network file, and none travels in the session file; say with model="):
         Quantizer.load(session)
     assert Quantizer.load(session, model=moved).calibration is not None
 
