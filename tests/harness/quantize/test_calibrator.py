@@ -358,7 +358,7 @@ with open("/proc/self/status") as file:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the kernel does not tell peak memory here")
 @pytest.mark.parametrize("histograms", ["0", "1"])
 def test_peak_memory_does_not_grow_with_samples(models_dir: Path, histograms: str) -> None:
-    """N = 500 against N = 64, above the loaded network: at most 5 % more."""
+    """N = 500 against N = 64, above the loaded network: what is kept of a sample would be 260 MiB more."""
 
     def peak_kib(samples: int) -> int:
         command = [
@@ -373,5 +373,6 @@ def test_peak_memory_does_not_grow_with_samples(models_dir: Path, histograms: st
         return int(done.stdout)
 
     # The lowest of three: where the allocator puts what, with everything else on the machine, moves a peak by 10 %.
+    # The published ratio is that of benchmarks/calibration.py; here only growth is caught, not the allocator.
     loaded, few, many = (min(peak_kib(samples) for _ in range(3)) for samples in (0, 64, 500))
-    assert many - loaded <= 1.05 * (few - loaded)
+    assert many - loaded <= 1.2 * (few - loaded)
