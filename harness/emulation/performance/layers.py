@@ -1,0 +1,315 @@
+"""The layers of a network as a performance model sees them: shapes and counts, no values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from onnx import NodeProto
+
+from harness.errors import UserError
+from harness.quantize.graph import Graph, attribute, read_model
+from harness.quantize.learnables import Learnable, learnables
+from harness.quantize.preparation import infer_types, name_nodes
+
+LayerKind = Literal[
+    "conv", "depthwise", "transposed", "fc", "maxpool", "avgpool", "add", "mul", "concat", "resize", "activation",
+    "normalization", "move", "other",
+]  # fmt: skip
+
+_KINDS: Mapping[str, LayerKind] = {
+    "Conv": "conv",
+    "ConvTranspose": "transposed",
+    "Gemm": "fc",
+    "MatMul": "fc",
+    "MaxPool": "maxpool",
+    "GlobalMaxPool": "maxpool",
+    "AveragePool": "avgpool",
+    "GlobalAveragePool": "avgpool",
+    "ReduceMean": "avgpool",
+    "Add": "add",
+    "Sub": "add",
+    "Sum": "add",
+    "Mul": "mul",
+    "Div": "mul",
+    "Concat": "concat",
+    "Resize": "resize",
+    "Upsample": "resize",
+    "BatchNormalization": "normalization",
+    "LRN": "normalization",
+    **dict.fromkeys(
+        ("Relu", "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Elu", "Softplus"),
+        "activation",
+    ),
+    **dict.fromkeys(
+        ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity", "Dropout", "Slice", "Split", "Pad",
+         "Gather", "Expand", "Tile", "DepthToSpace", "SpaceToDepth", "Cast"),
+        "move",
+    ),
+}  # fmt: skip
+#: What a board computes on the way out of the layer before.
+_FUSED = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "HardSigmoid", "HardSwish"})
+_NO_LAYER = frozenset({"QuantizeLinear", "DequantizeLinear", "Constant", "Shape", "ConstantOfShape"})
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """Shape of one sample of a tensor: channels, height, width; a vector has height and width 1."""
+
+    channels: int
+    height: int = 1
+    width: int = 1
+
+    @property
+    def elements(self) -> int:
+        """How many values it has."""
+        return self.channels * self.height * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class LayerShape:
+    """One layer: an operator with the activation function and the normalization fused into it.
+
+    Args:
+        name: of the operator's node.
+        op_type: its operator.
+        kind: what a performance model tells apart.
+        inputs: of each operand that is no constant.
+        output: of one sample.
+        parents: names of the layers that make the operands; "" for an input of the network.
+        members: names of all nodes it consists of.
+        fused: operators of the members after the first.
+        kernel: height and width of the window; (1, 1) for fully connected layers.
+        strides: down and across.
+        pads: top, left, bottom, right.
+        dilations: down and across.
+        groups: of a convolution.
+        weights: number of weights.
+        biases: number of biases; 0 where there are none.
+        macs: multiply-accumulates for one sample.
+    """
+
+    name: str
+    op_type: str
+    kind: LayerKind
+    inputs: tuple[Volume, ...]
+    output: Volume
+    parents: tuple[str, ...]
+    members: tuple[str, ...]
+    fused: tuple[str, ...] = ()
+    kernel: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+    groups: int = 1
+    weights: int = 0
+    biases: int = 0
+    macs: int = 0
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """A network as a performance model sees it.
+
+    Args:
+        layers: in the order of execution.
+        inputs: name → shape of one sample.
+        outputs: names of the layers whose results leave the network.
+    """
+
+    layers: tuple[LayerShape, ...]
+    inputs: Mapping[str, Volume]
+    outputs: tuple[str, ...]
+    _index: dict[str, LayerShape] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_index", {layer.name: layer for layer in self.layers})
+
+    def layer(self, name: str) -> LayerShape:
+        """The layer of that name."""
+        return self._index[name]
+
+    @property
+    def operations(self) -> int:
+        """Two per multiply-accumulate, one sample, as tables of GOPs count."""
+        return 2 * sum(layer.macs for layer in self.layers)
+
+
+def read_shape(path: Path) -> NetworkShape:
+    """Read the layers of a float or Q/DQ network; a free batch or other free dimension counts as 1.
+
+    Raises:
+        UserError: no readable network, or a shape that is known only when it runs.
+    """
+    model = read_model(Path(path))
+    name_nodes(model)
+    graph = Graph(infer_types(model))
+    return _Reader(graph, str(path)).network()
+
+
+class _Reader:
+    def __init__(self, graph: Graph, where: str) -> None:
+        self.graph = graph
+        self.where = where
+        self.learnables: dict[str, list[Learnable]] = {}
+        for item in learnables(graph.model):
+            self.learnables.setdefault(item.layer, []).append(item)
+        #: tensor → the layer that makes it ("" for an input of the network)
+        self.made_by: dict[str, str] = dict.fromkeys(graph.inputs, "")
+        #: tensor → the tensor that it is, rounded
+        self.same_as: dict[str, str] = {}
+        self.drafts: dict[str, LayerShape] = {}
+
+    def network(self) -> NetworkShape:
+        for node in self.graph.nodes:
+            if node.op_type in {"QuantizeLinear", "DequantizeLinear"} and not self.graph.is_constant(node.input[0]):
+                source = self._source(node.input[0])
+                self.same_as[node.output[0]] = source
+            elif node.op_type not in _NO_LAYER:
+                self._add(node)
+        outputs = dict.fromkeys(self.made_by.get(self._source(name), "") for name in self.graph.outputs)
+        inputs = {name: self._volume(name) for name in self.graph.inputs}
+        return NetworkShape(tuple(self.drafts.values()), inputs, tuple(name for name in outputs if name))
+
+    def _source(self, tensor: str) -> str:
+        return self.same_as.get(tensor, tensor)
+
+    def _operands(self, node: NodeProto) -> list[str]:
+        names = [self._source(name) for name in node.input if name]
+        return [name for name in names if name in self.made_by]
+
+    def _add(self, node: NodeProto) -> None:
+        operands = self._operands(node)
+        if not operands:
+            return  # computed from constants alone
+        if node.op_type in _FUSED | {"BatchNormalization"} and self._fuse(node, operands[0]):
+            return
+        kind = _KINDS.get(node.op_type, "other")
+        if kind in {"move", "other"} and self._shape(node.output[0]) is None:
+            self.made_by.update({name: self.made_by[operands[0]] for name in node.output if name})
+            return
+        output = self._volume(node.output[0])
+        given = self._window(node, self._volume(operands[0])) if kind in _WINDOWED else {}
+        if kind == "conv" and given["groups"] > 1 and given["groups"] == self._volume(operands[0]).channels:
+            kind = "depthwise"
+        items = self.learnables.get(node.name, [])
+        weights = sum(item.count for item in items if item.parameter != "Bias")
+        draft = LayerShape(
+            name=node.name,
+            op_type=node.op_type,
+            kind=kind,
+            inputs=tuple(self._volume(name) for name in operands),
+            output=output,
+            parents=tuple(self.made_by[name] for name in operands),
+            members=(node.name,),
+            weights=weights,
+            biases=sum(item.count for item in items if item.parameter == "Bias"),
+            macs=self._macs(node, kind, output, given.get("kernel", (1, 1)), given.get("groups", 1), operands),
+            **given,
+        )
+        self.drafts[node.name] = draft
+        self.made_by.update({name: node.name for name in node.output if name})
+
+    def _fuse(self, node: NodeProto, operand: str) -> bool:
+        """Make it a part of the layer before, where it alone reads that layer's result."""
+        maker = self.drafts.get(self.made_by[operand])
+        uses = [use for use in self.graph.uses.get(operand, []) if use.node.op_type != "Shape"]
+        if maker is None or len(uses) != 1 or maker.kind not in _FUSES or operand in self.graph.outputs:
+            return False
+        items = self.learnables.get(node.name, [])
+        self.drafts[maker.name] = LayerShape(
+            **{name: getattr(maker, name) for name in LayerShape.__slots__}
+            | {
+                "members": (*maker.members, node.name),
+                "fused": (*maker.fused, node.op_type),
+                "biases": maker.biases or (maker.output.channels if items else 0),
+            }
+        )
+        self.made_by.update({name: maker.name for name in node.output if name})
+        return True
+
+    def _shape(self, tensor: str) -> tuple[int | None, ...] | None:
+        return self.graph.shape(tensor)
+
+    def _volume(self, tensor: str) -> Volume:
+        shape = self._shape(tensor)
+        if shape is None:
+            message = (
+                f"{self.where}: the shape of {tensor!r} is known only when the network runs; "
+                "export it with fixed shapes, or simplify it first"
+            )
+            raise UserError(message)
+        sizes = [size if size and size > 0 else 1 for size in shape[1:]]
+        if not sizes:
+            return Volume(1)
+        if len(sizes) == 1:
+            return Volume(sizes[0])
+        if len(sizes) == 2:
+            return Volume(sizes[0], 1, sizes[1])
+        return Volume(sizes[0], math.prod(sizes[1:-1]), sizes[-1])
+
+    def _window(self, node: NodeProto, first: Volume) -> dict[str, object]:
+        given: list[int] = list(attribute(node, "kernel_shape", []))
+        if not given and node.op_type in {"Conv", "ConvTranspose"}:
+            given = [size or 1 for size in (self._shape(node.input[1]) or (1, 1, 1, 1))[2:]]
+        if node.op_type in {"GlobalMaxPool", "GlobalAveragePool", "ReduceMean"}:
+            given = [first.height, first.width]
+        rank = len(given)
+        pads: list[int] = list(attribute(node, "pads", [0] * (2 * rank)))
+        if attribute(node, "auto_pad", "NOTSET").startswith("SAME"):
+            pads = self._same_pads(node, first, given)
+        begin, end = pads[:rank], pads[rank:]
+        return {
+            "kernel": _two(given),
+            "strides": _two(list(attribute(node, "strides", [1] * rank))),
+            "pads": (*_two(begin, 0), *_two(end, 0)),
+            "dilations": _two(list(attribute(node, "dilations", [1] * rank))),
+            "groups": int(attribute(node, "group", 1)),
+        }
+
+    def _same_pads(self, node: NodeProto, first: Volume, kernel: list[int]) -> list[int]:
+        strides = list(attribute(node, "strides", [1] * len(kernel)))
+        sizes = [first.height, first.width][-len(kernel) :]
+        totals = [
+            max(0, (math.ceil(size / step) - 1) * step + k - size)
+            for size, step, k in zip(sizes, strides, kernel, strict=True)
+        ]
+        return [total // 2 for total in totals] + [total - total // 2 for total in totals]
+
+    def _macs(
+        self,
+        node: NodeProto,
+        kind: LayerKind,
+        output: Volume,
+        kernel: tuple[int, int],
+        groups: int,
+        operands: list[str],
+    ) -> int:
+        if kind in {"conv", "transposed"} or (kind == "depthwise"):
+            first = self._volume(operands[0])
+            if kind == "transposed":
+                return first.elements * output.channels // groups * kernel[0] * kernel[1]
+            return output.elements * first.channels // groups * kernel[0] * kernel[1]
+        if kind == "fc":
+            shape = self._shape(operands[0]) or ()
+            transposed = node.op_type == "Gemm" and attribute(node, "transA", 0)
+            depth = shape[-2 if transposed else -1] if shape else 1
+            return output.elements * (depth or 1)
+        return 0
+
+
+_WINDOWED = frozenset({"conv", "transposed", "maxpool", "avgpool"})
+#: Layers behind whose sums a board applies an activation function without a pass of its own.
+_FUSES = frozenset({"conv", "depthwise", "transposed", "fc", "add", "mul"})
+
+
+def _two(values: list[int], fill: int = 1) -> tuple[int, int]:
+    """Height and width; a one-dimensional window lies across."""
+    if not values:
+        return fill, fill
+    if len(values) == 1:
+        return fill, int(values[0])
+    return math.prod(values[:-1]), int(values[-1])
