@@ -23,7 +23,7 @@ class LayerTiming:
         cycles: of the accelerator's clock; None for software.
         bound: what limits it; None where `seconds` is.
         utilization: share of the accelerator's peak operations that it reaches, 0 … 1; None for software.
-        group: number of the group of layers that the accelerator runs without the host in between, from 1; None for software.
+        group: number, from 1, of the group of layers that run without the host in between; None for software.
         reason: why it is software; None for HW.
     """
 
