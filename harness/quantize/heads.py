@@ -103,7 +103,8 @@ def channel_axis(unit: Unit, rank: int) -> int:
 
 
 def _mixed(unit: Unit, low: NDArray[np.float32], high: NDArray[np.float32]) -> MixedHead | None:
-    spans = (high - low)[high > low].astype(np.float64)
+    spread = high > low  # before the difference: infinity minus infinity is no span
+    spans = (high[spread] - low[spread]).astype(np.float64)
     step = (max(float(high.max()), 0.0) - min(float(low.min()), 0.0)) / 255
     if spans.size < 2 or not np.isfinite(step) or spans.min() >= LEAST_LEVELS * step:
         return None
