@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -150,6 +150,15 @@ def read_shape(path: Path) -> NetworkShape:
     return _Reader(graph, str(path)).network()
 
 
+@dataclass(frozen=True, slots=True)
+class _Window:
+    kernel: tuple[int, int] = (1, 1)
+    strides: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilations: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
 class _Reader:
     def __init__(self, graph: Graph, where: str) -> None:
         self.graph = graph
@@ -192,8 +201,8 @@ class _Reader:
             self.made_by.update({name: self.made_by[operands[0]] for name in node.output if name})
             return
         output = self._volume(node.output[0])
-        given = self._window(node, self._volume(operands[0])) if kind in _WINDOWED else {}
-        if kind == "conv" and given["groups"] > 1 and given["groups"] == self._volume(operands[0]).channels:
+        window = self._window(node, self._volume(operands[0])) if kind in _WINDOWED else _Window()
+        if kind == "conv" and window.groups > 1 and window.groups == self._volume(operands[0]).channels:
             kind = "depthwise"
         items = self.learnables.get(node.name, [])
         weights = sum(item.count for item in items if item.parameter != "Bias")
@@ -207,8 +216,12 @@ class _Reader:
             members=(node.name,),
             weights=weights,
             biases=sum(item.count for item in items if item.parameter == "Bias"),
-            macs=self._macs(node, kind, output, given.get("kernel", (1, 1)), given.get("groups", 1), operands),
-            **given,
+            macs=self._macs(node, kind, output, window, operands),
+            kernel=window.kernel,
+            strides=window.strides,
+            pads=window.pads,
+            dilations=window.dilations,
+            groups=window.groups,
         )
         self.drafts[node.name] = draft
         self.made_by.update({name: node.name for name in node.output if name})
@@ -220,13 +233,11 @@ class _Reader:
         if maker is None or len(uses) != 1 or maker.kind not in _FUSES or operand in self.graph.outputs:
             return False
         items = self.learnables.get(node.name, [])
-        self.drafts[maker.name] = LayerShape(
-            **{name: getattr(maker, name) for name in LayerShape.__slots__}
-            | {
-                "members": (*maker.members, node.name),
-                "fused": (*maker.fused, node.op_type),
-                "biases": maker.biases or (maker.output.channels if items else 0),
-            }
+        self.drafts[maker.name] = replace(
+            maker,
+            members=(*maker.members, node.name),
+            fused=(*maker.fused, node.op_type),
+            biases=maker.biases or (maker.output.channels if items else 0),
         )
         self.made_by.update({name: maker.name for name in node.output if name})
         return True
@@ -251,7 +262,7 @@ class _Reader:
             return Volume(sizes[0], 1, sizes[1])
         return Volume(sizes[0], math.prod(sizes[1:-1]), sizes[-1])
 
-    def _window(self, node: NodeProto, first: Volume) -> dict[str, object]:
+    def _window(self, node: NodeProto, first: Volume) -> _Window:
         given: list[int] = list(attribute(node, "kernel_shape", []))
         if not given and node.op_type in {"Conv", "ConvTranspose"}:
             given = [size or 1 for size in (self._shape(node.input[1]) or (1, 1, 1, 1))[2:]]
@@ -262,13 +273,13 @@ class _Reader:
         if attribute(node, "auto_pad", "NOTSET").startswith("SAME"):
             pads = self._same_pads(node, first, given)
         begin, end = pads[:rank], pads[rank:]
-        return {
-            "kernel": _two(given),
-            "strides": _two(list(attribute(node, "strides", [1] * rank))),
-            "pads": (*_two(begin, 0), *_two(end, 0)),
-            "dilations": _two(list(attribute(node, "dilations", [1] * rank))),
-            "groups": int(attribute(node, "group", 1)),
-        }
+        return _Window(
+            kernel=_two(given),
+            strides=_two(list(attribute(node, "strides", [1] * rank))),
+            pads=(*_two(begin, 0), *_two(end, 0)),
+            dilations=_two(list(attribute(node, "dilations", [1] * rank))),
+            groups=int(attribute(node, "group", 1)),
+        )
 
     def _same_pads(self, node: NodeProto, first: Volume, kernel: list[int]) -> list[int]:
         strides = list(attribute(node, "strides", [1] * len(kernel)))
@@ -284,15 +295,15 @@ class _Reader:
         node: NodeProto,
         kind: LayerKind,
         output: Volume,
-        kernel: tuple[int, int],
-        groups: int,
+        window: _Window,
         operands: list[str],
     ) -> int:
-        if kind in {"conv", "transposed"} or (kind == "depthwise"):
+        if kind in {"conv", "depthwise", "transposed"}:
             first = self._volume(operands[0])
+            taps = window.kernel[0] * window.kernel[1]
             if kind == "transposed":
-                return first.elements * output.channels // groups * kernel[0] * kernel[1]
-            return output.elements * first.channels // groups * kernel[0] * kernel[1]
+                return first.elements * output.channels // window.groups * taps
+            return output.elements * first.channels // window.groups * taps
         if kind == "fc":
             shape = self._shape(operands[0]) or ()
             transposed = node.op_type == "Gemm" and attribute(node, "transA", 0)
