@@ -22,6 +22,7 @@ from harness.targets.boards import BOARDS, Environment, find_board
 from harness.yamlfile import Document, FileModel, one_of, parse_yaml, read_yaml, validate
 
 LAB_FILE = "targets.yaml"
+DpuArch = Literal["B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096"]
 ViaKind = Literal["local", "emulated", "qemu", "address"]
 _WORDS = ("local", "emulated", "qemu")
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
@@ -78,6 +79,21 @@ class Bitstream:
 
 
 @dataclass(frozen=True, slots=True)
+class Dpu:
+    """Which AMD DPUCZDX8G the board's logic holds.
+
+    Args:
+        arch: B512 … B4096, the peak operations of one core and cycle.
+        clock_mhz: None: what is usual on the board.
+        cores: the same.
+    """
+
+    arch: DpuArch
+    clock_mhz: float | None = None
+    cores: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """One entry of targets.yaml.
 
@@ -87,9 +103,11 @@ class Target:
         environment: whose rules quantize for it.
         via: how it is reached.
         tags: free words that selections and test markers ask for.
+        bitstream: MathWorks' designs, which exclude `dpu`: programmable logic holds one design.
         threads: of the runtime; None: its own choice.
         runtime: name of the agent's runtime; None: the board's default.
         base: folder of the lab file; relative paths in it start there.
+        dpu: the processor in its logic.
     """
 
     name: str
@@ -104,6 +122,7 @@ class Target:
     bitstream: Bitstream | None = None
     threads: int | None = None
     runtime: str | None = None
+    dpu: Dpu | None = None
 
     @property
     def timed(self) -> bool:
@@ -158,6 +177,12 @@ class _BitstreamFile(FileModel):
     int8_network: str | None = Field(default=None, alias="int8")
 
 
+class _DpuFile(FileModel):
+    arch: DpuArch
+    clock_mhz: float | None = Field(default=None, gt=0, le=1000)
+    cores: int | None = Field(default=None, ge=1, le=4)
+
+
 def _via_form(value: object) -> str:
     return "word" if isinstance(value, str) else "mapping"
 
@@ -174,6 +199,7 @@ class _TargetFile(FileModel):
     power: _PowerFile | None = None
     tags: list[str] | None = None
     bitstream: _BitstreamFile | None = None
+    dpu: _DpuFile | None = None
     threads: int | None = Field(default=None, ge=1, le=1024)
     runtime: str | None = Field(default=None, min_length=1)
 
@@ -260,6 +286,16 @@ def _target(document: Document, name: str, file: _TargetFile, base: Path) -> Tar
     environment = file.environment or (kind.environment if kind is not None else None)
     if environment is None:
         raise document.error(where, f"{name}: field 'environment' is missing; a {file.board} has no usual one: add it")
+    if file.dpu is not None and file.bitstream is not None:
+        raise document.error(
+            (*where, "dpu"), f"{name}: `dpu` and `bitstream` exclude each other; remove the one that is not loaded",
+            at_key=True,
+        )  # fmt: skip
+    if file.dpu is not None and environment != "fpga":
+        raise document.error(
+            (*where, "dpu"), f"{name}: `dpu` belongs to environment fpga, not {environment}; correct one of them",
+            at_key=True,
+        )  # fmt: skip
     return Target(
         name=name,
         board=file.board,
@@ -275,6 +311,7 @@ def _target(document: Document, name: str, file: _TargetFile, base: Path) -> Tar
         else Bitstream(file.bitstream.float_network, file.bitstream.int8_network),
         threads=file.threads,
         runtime=file.runtime,
+        dpu=None if file.dpu is None else Dpu(file.dpu.arch, file.dpu.clock_mhz, file.dpu.cores),
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.targets.boards import BOARDS
-from harness.targets.lab import Bitstream, Console, Power, Ssh, Via, find_lab, load_lab, parse_lab
+from harness.targets.lab import Bitstream, Console, Dpu, Power, Ssh, Via, find_lab, load_lab, parse_lab
 
 CONTRACT = """\
 targets:
@@ -53,6 +53,19 @@ def test_the_file_of_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert board.console == Console("rfc2217://consoles.lab:4001", 115200)
     assert board.power == Power(cycle="pdu-cli cycle 7")
     assert (board.tags, board.base, board.environment) == (("dotprod",), tmp_path, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "dpu"),
+    [
+        ("{arch: B4096, clock_mhz: 281, cores: 3}", Dpu("B4096", 281.0, 3)),
+        ("{arch: B1600, clock_mhz: 287.5}", Dpu("B1600", 287.5, None)),
+        ("{arch: B512}", Dpu("B512", None, None)),
+    ],
+)
+def test_a_dpu_has_an_architecture_and_what_else_is_known(text: str, dpu: Dpu) -> None:
+    lab = parse_lab(f"targets: {{a: {{board: zcu102, via: emulated, dpu: {text}}}}}", Path("t.yaml"))
+    assert lab.targets["a"].dpu == dpu
 
 
 @pytest.mark.parametrize("name", BOARDS)
@@ -112,6 +125,7 @@ def test_a_lab_whose_targets_are_all_commented_out_is_empty() -> None:
 
 
 HEAD = "targets:\n  a:\n    board: generic\n"
+ZCU = "targets:\n  a:\n    board: zcu102\n    via: emulated\n"
 
 
 @pytest.mark.parametrize(
@@ -136,6 +150,15 @@ HEAD = "targets:\n  a:\n    board: generic\n"
             "t.yaml:5: unknown field 'enviroment' in targets.a; did you mean",
         ),
         (HEAD + "    via: local\n    environment: gpux", "t.yaml:5: targets.a.environment should be 'gpu'"),
+        (ZCU + "    dpu: {arch: B4095}", "t.yaml:5: targets.a.dpu.arch should be 'B512', 'B800'"),
+        (ZCU + "    dpu: {clock_mhz: 281}", "t.yaml:5: targets.a.dpu: field 'arch' is missing"),
+        (ZCU + "    dpu: {arch: B4096, cores: 0}", "t.yaml:5: targets.a.dpu.cores should be greater"),
+        (ZCU + "    dpu: {arch: B4096, clock: 281}", "t.yaml:5: unknown field 'clock' in targets.a.dpu; did you mean"),
+        (
+            ZCU + "    bitstream: {int8: zcu102_int8}\n    dpu: {arch: B4096}",
+            "t.yaml:6: a: `dpu` and `bitstream` exclude each other",
+        ),
+        (HEAD + "    via: emulated\n    dpu: {arch: B4096}", "t.yaml:5: a: `dpu` belongs to environment fpga, not cpu"),
         (HEAD + "    via: local\n    threads: 0", "t.yaml:5: targets.a.threads should be greater"),
         (
             HEAD + "    via: local\n    bitstream: {flot: x}",
