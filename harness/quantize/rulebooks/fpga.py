@@ -36,14 +36,21 @@ RULES = RuleBook(
         elementwise="Add Sub Mul",
         pointwise="AveragePool GlobalAveragePool Relu Clip LeakyRelu PRelu Sigmoid HardSigmoid HardSwish",
     ),
-    refinements={"Pad": refinements.pad, "Resize": refinements.resize_linear, "LeakyRelu": refinements.dpu_leaky_relu},
+    refinements={
+        "Pad": refinements.pad,
+        "Resize": refinements.resize_linear,
+        "LeakyRelu": refinements.dpu_leaky_relu,
+        "PRelu": refinements.dpu_prelu,
+        "HardSigmoid": refinements.dpu_hard_sigmoid,
+    },
     float_reasons={
         **COMMON_FLOAT_REASONS,
         **dict.fromkeys(("Tanh", "Div", "Pow", "Sqrt", "Min", "Max", "Abs", "Where"), _ARM),
         **dict.fromkeys(("ReduceMean", "ReduceSum"), f"the DPU averages over height and width only: {_ARM}"),
     },
-    # The DPU's non-linear unit sits behind the accumulator: one rounding for both (PG338, 'Nonlinear').
-    fused=frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "HardSigmoid", "HardSwish"}),
+    # The DPU's non-linear unit sits behind the accumulator: one rounding for both (PG338, 'Nonlinear'). AMD's tools
+    # quantize what enters HardSigmoid and HardSwish, so that these two stand on 8-bit inputs of their own.
+    fused=frozenset({"Relu", "Clip", "LeakyRelu", "PRelu"}),
     # Bounded by the operator: 2^-7 holds -1 … 1.
     fixed_scales=dict.fromkeys(("Sigmoid", "HardSigmoid", "Tanh"), FixedScale(2**-7, 0, unsigned=False)),
     # Operands of a concatenation share one position, as AMD's quantizer aligns them: concat_rescales stays False.

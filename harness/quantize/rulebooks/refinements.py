@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto
 
 from harness.quantize.graph import Graph, attribute
@@ -40,9 +41,39 @@ def resize_linear(graph: Graph, node: NodeProto) -> Kind | str:  # noqa: ARG001 
     return Kind.MOVES
 
 
+#: Slope of the DPU's LeakyReLU, what exporters write as 0.1; others within half of its step become it.
+_DPU_SLOPE, _SLOPE_STEP = 26 / 256, 1 / 256
+#: How far HardSigmoid's factors may be from 1/6 and 1/2: exporters write six digits at least.
+_FACTOR_TOLERANCE = 1e-4
+_ARM = "so it runs on the board's ARM cores"
+
+
 def dpu_leaky_relu(graph: Graph, node: NodeProto) -> Kind | str:  # noqa: ARG001  # one signature for all
     """The DPU has one slope, 26/256 (docs/quantization.md): what exporters write as 0.1."""
     slope = float(attribute(node, "alpha", 0.01))
-    if abs(slope - 26 / 256) > 0.5 / 256:
-        return f"slope {slope:g}: the DPU has 26/256 only, so it runs on the board's ARM cores"
+    if not _is_dpu_slope(np.asarray(slope)):
+        return f"slope {slope:g}: the DPU has 26/256 only, {_ARM}"
     return Kind.POINTWISE
+
+
+def dpu_prelu(graph: Graph, node: NodeProto) -> Kind | str:
+    """The DPU has no slope per channel: PRelu is its LeakyReLU where every slope is 26/256, else nothing of its own."""
+    if not graph.is_constant(node.input[1]):
+        return f"its slopes are computed at run time: the DPU has 26/256 only, {_ARM}"
+    slopes = np.asarray(graph.array(node.input[1]), np.float64)
+    if not _is_dpu_slope(slopes):
+        worst = float(slopes.flat[int(np.argmax(np.abs(slopes - _DPU_SLOPE)))])
+        return f"slope {worst:g}: the DPU has 26/256 only, {_ARM}"
+    return Kind.POINTWISE
+
+
+def dpu_hard_sigmoid(graph: Graph, node: NodeProto) -> Kind | str:  # noqa: ARG001  # one signature for all
+    """The DPU computes min(max(x + 3, 0), 6)·2731/16384: the HardSigmoid of 1/6 and 1/2 (docs/emulation.md)."""
+    alpha, beta = float(attribute(node, "alpha", 0.2)), float(attribute(node, "beta", 0.5))
+    if abs(alpha - 1 / 6) > _FACTOR_TOLERANCE or abs(beta - 1 / 2) > _FACTOR_TOLERANCE:
+        return f"factors {alpha:g} and {beta:g}: the DPU has 1/6 and 1/2 only, {_ARM}"
+    return Kind.POINTWISE
+
+
+def _is_dpu_slope(slopes: NDArray[np.float64]) -> bool:
+    return bool((np.abs(slopes - _DPU_SLOPE) <= _SLOPE_STEP / 2).all())

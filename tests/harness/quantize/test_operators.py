@@ -171,6 +171,7 @@ def matmul_from_the_left(net: Net, x: str) -> str:
 GPU = frozenset({"gpu"})
 NOWHERE = frozenset(ENVIRONMENTS)
 NOT_CPU = frozenset({"gpu", "cpu"})
+NOT_HOST = frozenset({"gpu", "cpu", "fpga"})
 pads = np.array([0, 0, 1, 1, 0, 0, 1, 1])
 double = np.array([1, 1, 2, 2], np.float32)
 
@@ -206,12 +207,14 @@ CASES = {
     "pad with a value": Case(with_constants("Pad", pads, np.float32(0.5)), "Pad", GPU),
     "leaky relu": Case(one("LeakyRelu", alpha=0.1), "QLinearLeakyRelu", GPU),
     "leaky relu 0.01": Case(one("LeakyRelu", alpha=0.01), "QLinearLeakyRelu", frozenset({"gpu", "fpga"})),
-    "prelu": Case(with_constants("PRelu", np.full((8, 1, 1), 0.2, np.float32)), None, NOT_CPU),
+    "prelu": Case(with_constants("PRelu", np.full((8, 1, 1), 0.2, np.float32)), None, NOT_HOST),
+    "prelu 0.1": Case(with_constants("PRelu", np.full((8, 1, 1), 0.1, np.float32)), None, NOT_CPU),
     "elu": Case(one("Elu"), None, NOWHERE),
     "sigmoid": Case(one("Sigmoid"), "QLinearSigmoid", GPU),
     "tanh": Case(one("Tanh"), None, frozenset({"gpu", "cpu", "fpga"})),
     "softmax": Case(one("Softmax", axis=1), None, NOWHERE),
     "hard sigmoid": Case(one("HardSigmoid", alpha=1 / 6), None, NOT_CPU),
+    "hard sigmoid 0.2": Case(one("HardSigmoid"), None, NOT_HOST),
     "hard swish": Case(one("HardSwish"), None, NOT_CPU),
     "silu": Case(silu, "QLinearMul", GPU, least_db=24),
     "gelu": Case(one("Gelu"), None, NOWHERE, opset=20),
@@ -278,3 +281,25 @@ def test_operator(name: str, environment: str, builder: type[Any], images: Calla
         assert "op" in kept or "MatMul" not in found
         if case.kernel is not None:
             assert found[case.kernel] >= 1, found
+
+
+@pytest.mark.parametrize(("op", "attributes"), [("HardSigmoid", {"alpha": 1 / 6}), ("HardSwish", {})])
+@pytest.mark.parametrize(("environment", "stands_alone"), [("fpga", True), ("host", False)])
+def test_the_dpu_reads_8_bits_into_hard_sigmoid_and_hard_swish(
+    op: str,
+    attributes: dict[str, float],
+    environment: str,
+    stands_alone: bool,
+    builder: type[Any],
+    images: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    path = network(Case(one(op, **attributes), None), builder, tmp_path / "float.onnx")
+    model = read_model(made(path, environment, images(4), tmp_path / "q.onnx").path)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    op_node = next(node for node in model.graph.node if node.name == "op")
+    assert makers[op_node.input[0]].op_type == ("DequantizeLinear" if stands_alone else "Conv")
+    if op == "HardSigmoid" and environment == "fpga":
+        after = next(node for node in model.graph.node if node.op_type == "QuantizeLinear" and node.input[0] == "op")
+        step = next(tensor for tensor in model.graph.initializer if tensor.name == after.input[1])
+        assert onnx.numpy_helper.to_array(step) == 2**-7
