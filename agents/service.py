@@ -25,6 +25,7 @@ from agents.memory import give_back
 from agents.networks import BLOCK_LIMIT_S, Network, NetworkTable
 from agents.patience import Patience
 from agents.probe import RuntimeProbe
+from agents.programming import ProgrammableLogic, device_fingerprint
 from agents.protocol import PROTOCOL_VERSION
 from agents.protocol import agent_pb2 as pb
 from agents.protocol import agent_pb2_grpc as rpc
@@ -36,6 +37,7 @@ _Request = TypeVar("_Request")
 _MAX_DIGESTS = 1000
 _MIN_INTERVAL_S = 0.1
 _NO_TIME = "an emulated board has no time of its own: measure on the real board, or take only accuracy from this one"
+_NO_LOGIC = "this agent programs no logic: only one started with --emulated stands in for an FPGA board"
 
 
 class AgentService(rpc.AgentServicer):
@@ -65,6 +67,8 @@ class AgentService(rpc.AgentServicer):
         self._networks = networks
         self._limiter = limiter
         self._probe = probe
+        self._logic = threading.Lock()
+        self._programmed: ProgrammableLogic | None = None
         self._quiet = Quiet()
         self._patience = Patience(config.host_timeout_s)
 
@@ -153,6 +157,30 @@ class AgentService(rpc.AgentServicer):
         if self._networks.uses(digest):
             raise AgentError(Fault.REFUSED, f"{digest[:12]}… is in use by a prepared network: unload that first")
         return pb.RemoveReply(freed_bytes=self._store.remove(digest))
+
+    def Program(self, request: pb.ProgramRequest, context: grpc.ServicerContext) -> pb.ProgramReply:
+        """Put a design and a network into the stand-in's logic."""
+        design, digest = check_digest(request.design), check_digest(request.digest)
+        if not self._config.emulated:
+            raise AgentError(Fault.REFUSED, _NO_LOGIC)
+        if not self._store.has(digest):
+            raise AgentError(Fault.NOT_FOUND, f"{digest} is not on this board: upload it first")
+        who = self._board.identity()
+        device = device_fingerprint(self._board.kind, who)
+        with self._logic:
+            if self._programmed is None:
+                self._programmed = ProgrammableLogic(self._store.root / "programmed.json", who.boot_id, device)
+        try:
+            before = self._programmed.program(design, digest)
+        except OSError as error:
+            message = f"the stand-in cannot note what it holds: {error.strerror}: free some space in its --data folder"
+            raise AgentError(Fault.EXHAUSTED, message) from None
+        return pb.ProgramReply(
+            design_loaded=before.design_loaded,
+            network_loaded=before.network_loaded,
+            boot_id=who.boot_id,
+            device=device,
+        )
 
     def Prepare(self, request: pb.PrepareRequest, context: grpc.ServicerContext) -> Iterator[pb.PrepareEvent]:
         """Make a network ready."""

@@ -381,6 +381,58 @@ class RemoveReply(google.protobuf.message.Message):
 Global___RemoveReply: typing_extensions.TypeAlias = RemoveReply
 
 @typing.final
+class ProgramRequest(google.protobuf.message.Message):
+    """A stand-in keeps what was programmed in its data directory, one network for each design (a board's logic holds one
+    design: there the second one would replace the first), and forgets it on another boot id or device.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DESIGN_FIELD_NUMBER: builtins.int
+    DIGEST_FIELD_NUMBER: builtins.int
+    design: builtins.str
+    """sha256 of the bitstream's or the processor's description"""
+    digest: builtins.str
+    """of a stored file: the network"""
+    def __init__(
+        self,
+        *,
+        design: builtins.str = ...,
+        digest: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["design", b"design", "digest", b"digest"]) -> None: ...
+
+Global___ProgramRequest: typing_extensions.TypeAlias = ProgramRequest
+
+@typing.final
+class ProgramReply(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DESIGN_LOADED_FIELD_NUMBER: builtins.int
+    NETWORK_LOADED_FIELD_NUMBER: builtins.int
+    BOOT_ID_FIELD_NUMBER: builtins.int
+    DEVICE_FIELD_NUMBER: builtins.int
+    design_loaded: builtins.bool
+    """the same design was there: programming it was skipped"""
+    network_loaded: builtins.bool
+    """so was the same network in it"""
+    boot_id: builtins.str
+    """of the device; "" when unknown: then nothing is ever skipped"""
+    device: builtins.str
+    """fingerprint: sha256 of board kind, model, machine id and architecture"""
+    def __init__(
+        self,
+        *,
+        design_loaded: builtins.bool = ...,
+        network_loaded: builtins.bool = ...,
+        boot_id: builtins.str = ...,
+        device: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["boot_id", b"boot_id", "design_loaded", b"design_loaded", "device", b"device", "network_loaded", b"network_loaded"]) -> None: ...
+
+Global___ProgramReply: typing_extensions.TypeAlias = ProgramReply
+
+@typing.final
 class PrepareRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -54,6 +54,11 @@ class AgentStub(object):
                 request_serializer=agents_dot_protocol_dot_agent__pb2.RemoveRequest.SerializeToString,
                 response_deserializer=agents_dot_protocol_dot_agent__pb2.RemoveReply.FromString,
                 _registered_method=True)
+        self.Program = channel.unary_unary(
+                '/quantrig.agent.v1.Agent/Program',
+                request_serializer=agents_dot_protocol_dot_agent__pb2.ProgramRequest.SerializeToString,
+                response_deserializer=agents_dot_protocol_dot_agent__pb2.ProgramReply.FromString,
+                _registered_method=True)
         self.Prepare = channel.unary_stream(
                 '/quantrig.agent.v1.Agent/Prepare',
                 request_serializer=agents_dot_protocol_dot_agent__pb2.PrepareRequest.SerializeToString,
@@ -117,6 +122,14 @@ class AgentServicer(object):
 
     def Remove(self, request, context):
         """Forget a stored file (not one that a prepared network still uses).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Program(self, request, context):
+        """Put a design into the stand-in's programmable logic and a network into it, unless both are there already. Only an
+        agent that stands in for an FPGA board answers; others refuse (FAILED_PRECONDITION).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -194,6 +207,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.Remove,
                     request_deserializer=agents_dot_protocol_dot_agent__pb2.RemoveRequest.FromString,
                     response_serializer=agents_dot_protocol_dot_agent__pb2.RemoveReply.SerializeToString,
+            ),
+            'Program': grpc.unary_unary_rpc_method_handler(
+                    servicer.Program,
+                    request_deserializer=agents_dot_protocol_dot_agent__pb2.ProgramRequest.FromString,
+                    response_serializer=agents_dot_protocol_dot_agent__pb2.ProgramReply.SerializeToString,
             ),
             'Prepare': grpc.unary_stream_rpc_method_handler(
                     servicer.Prepare,
@@ -339,6 +357,33 @@ class Agent(object):
             '/quantrig.agent.v1.Agent/Remove',
             agents_dot_protocol_dot_agent__pb2.RemoveRequest.SerializeToString,
             agents_dot_protocol_dot_agent__pb2.RemoveReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Program(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/quantrig.agent.v1.Agent/Program',
+            agents_dot_protocol_dot_agent__pb2.ProgramRequest.SerializeToString,
+            agents_dot_protocol_dot_agent__pb2.ProgramReply.FromString,
             options,
             channel_credentials,
             insecure,

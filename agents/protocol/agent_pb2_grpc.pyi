@@ -101,6 +101,22 @@ _AgentRemoveType = typing_extensions.TypeVar(
     ],
 )
 
+_AgentProgramType = typing_extensions.TypeVar(
+    '_AgentProgramType',
+    grpc.UnaryUnaryMultiCallable[
+        agents.protocol.agent_pb2.ProgramRequest,
+        agents.protocol.agent_pb2.ProgramReply,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        agents.protocol.agent_pb2.ProgramRequest,
+        agents.protocol.agent_pb2.ProgramReply,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        agents.protocol.agent_pb2.ProgramRequest,
+        agents.protocol.agent_pb2.ProgramReply,
+    ],
+)
+
 _AgentPrepareType = typing_extensions.TypeVar(
     '_AgentPrepareType',
     grpc.UnaryStreamMultiCallable[
@@ -213,7 +229,7 @@ _AgentUnloadType = typing_extensions.TypeVar(
     ],
 )
 
-class AgentStub(typing.Generic[_AgentDescribeType, _AgentFindMissingType, _AgentUploadType, _AgentRemoveType, _AgentPrepareType, _AgentInferType, _AgentLoadInputsType, _AgentWarmUpType, _AgentTimeBlockType, _AgentStreamTelemetryType, _AgentUnloadType]):
+class AgentStub(typing.Generic[_AgentDescribeType, _AgentFindMissingType, _AgentUploadType, _AgentRemoveType, _AgentProgramType, _AgentPrepareType, _AgentInferType, _AgentLoadInputsType, _AgentWarmUpType, _AgentTimeBlockType, _AgentStreamTelemetryType, _AgentUnloadType]):
     @typing.overload
     def __init__(self: AgentStub[
         grpc.UnaryUnaryMultiCallable[
@@ -231,6 +247,10 @@ class AgentStub(typing.Generic[_AgentDescribeType, _AgentFindMissingType, _Agent
         grpc.UnaryUnaryMultiCallable[
             agents.protocol.agent_pb2.RemoveRequest,
             agents.protocol.agent_pb2.RemoveReply,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            agents.protocol.agent_pb2.ProgramRequest,
+            agents.protocol.agent_pb2.ProgramReply,
         ],
         grpc.UnaryStreamMultiCallable[
             agents.protocol.agent_pb2.PrepareRequest,
@@ -280,6 +300,10 @@ class AgentStub(typing.Generic[_AgentDescribeType, _AgentFindMissingType, _Agent
             agents.protocol.agent_pb2.RemoveRequest,
             agents.protocol.agent_pb2.RemoveReply,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            agents.protocol.agent_pb2.ProgramRequest,
+            agents.protocol.agent_pb2.ProgramReply,
+        ],
         grpc.aio.UnaryStreamMultiCallable[
             agents.protocol.agent_pb2.PrepareRequest,
             agents.protocol.agent_pb2.PrepareEvent,
@@ -322,6 +346,11 @@ class AgentStub(typing.Generic[_AgentDescribeType, _AgentFindMissingType, _Agent
     Remove: _AgentRemoveType
     """Forget a stored file (not one that a prepared network still uses)."""
 
+    Program: _AgentProgramType
+    """Put a design into the stand-in's programmable logic and a network into it, unless both are there already. Only an
+    agent that stands in for an FPGA board answers; others refuse (FAILED_PRECONDITION).
+    """
+
     Prepare: _AgentPrepareType
     """Check, load and compile a network in a child process of its own; one event a phase, the last one is `ready`."""
 
@@ -361,6 +390,10 @@ AgentAsyncStub: typing_extensions.TypeAlias = AgentStub[
     grpc.aio.UnaryUnaryMultiCallable[
         agents.protocol.agent_pb2.RemoveRequest,
         agents.protocol.agent_pb2.RemoveReply,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        agents.protocol.agent_pb2.ProgramRequest,
+        agents.protocol.agent_pb2.ProgramReply,
     ],
     grpc.aio.UnaryStreamMultiCallable[
         agents.protocol.agent_pb2.PrepareRequest,
@@ -424,6 +457,16 @@ class AgentServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[agents.protocol.agent_pb2.RemoveReply, collections.abc.Awaitable[agents.protocol.agent_pb2.RemoveReply]]:
         """Forget a stored file (not one that a prepared network still uses)."""
+
+    @abc.abstractmethod
+    def Program(
+        self,
+        request: agents.protocol.agent_pb2.ProgramRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[agents.protocol.agent_pb2.ProgramReply, collections.abc.Awaitable[agents.protocol.agent_pb2.ProgramReply]]:
+        """Put a design into the stand-in's programmable logic and a network into it, unless both are there already. Only an
+        agent that stands in for an FPGA board answers; others refuse (FAILED_PRECONDITION).
+        """
 
     @abc.abstractmethod
     def Prepare(

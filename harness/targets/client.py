@@ -33,6 +33,7 @@ from harness.targets.validate import Checker
 from harness.targets.values import (
     BoardInfo,
     PreparedNetwork,
+    Programmed,
     SessionChoice,
     Shipped,
     TelemetrySample,
@@ -155,6 +156,22 @@ class AgentClient:
             UserError: the file cannot be read.
         """
         return self._shipper.ship(path, digest, progress)
+
+    def program(self, design: str, digest: str) -> Programmed:
+        """Put a design and a shipped network into the logic that a stand-in stands in for, unless they are there.
+
+        Args:
+            design: sha256 of the design's description.
+            digest: of a file that the board holds.
+
+        Raises:
+            Refused: the agent is no stand-in, or is older than this call.
+        """
+        request = pb.ProgramRequest(design=design, digest=digest)
+        call = self._stub.Program.future(request, timeout=CALL_TIMEOUT_S)
+        with self._calls.track(call, "programming", timeout_s=CALL_TIMEOUT_S):
+            reply = call.result()
+        return self._checker.programmed(reply)
 
     def prepare(
         self,

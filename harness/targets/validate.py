@@ -19,6 +19,7 @@ from harness.targets.values import (
     LoadedInfo,
     PolicyInfo,
     PreparedNetwork,
+    Programmed,
     RuntimeInfo,
     TelemetrySample,
     TensorInfo,
@@ -201,6 +202,17 @@ class Checker:
             runtime_version=clean_text(ready.runtime_version, 64),
             providers=self.texts(ready.providers, "providers"),
             resident_bytes=self.size(ready.resident_bytes, "resident_bytes"),
+        )
+
+    def programmed(self, reply: pb.ProgramReply) -> Programmed:
+        """What was programmed before; a network is in a design."""
+        if reply.network_loaded and not reply.design_loaded:
+            self.fail("a network that is loaded in a design that is not")
+        return Programmed(
+            reply.design_loaded,
+            reply.network_loaded,
+            clean_text(reply.boot_id, 64),
+            self.digest(reply.device, "fingerprint of the device"),
         )
 
     def _phase_ms(self, value: float, what: str) -> float:

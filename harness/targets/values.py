@@ -83,6 +83,23 @@ class Shipped:
 
 
 @dataclass(frozen=True, slots=True)
+class Programmed:
+    """What a board's logic held before a design and a network were programmed into it.
+
+    Args:
+        design_loaded: the same design: programming it was skipped.
+        network_loaded: the same network too.
+        boot_id: of the device, "" when unknown.
+        device: its fingerprint, sha256.
+    """
+
+    design_loaded: bool
+    network_loaded: bool
+    boot_id: str
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
 class SessionChoice:
     """How the board shall execute a network; field meanings as `SessionOptions` in agent.proto.
 
