@@ -17,8 +17,8 @@ FloatArray = NDArray[np.float64]
 #: Positions of a layer's output looked at in all passes together, per weight of an output; twice as many gained
 #: nothing on MobileNet v1 and SqueezeNet.
 _POSITIONS_PER_WEIGHT = 64
-#: The same at least: a layer with few weights would see too little of the images.
-_LEAST_POSITIONS = 16384
+#: The same at least: a layer with few weights would see too little of the images (fewer move agreement by 2 points).
+_LEAST_POSITIONS = 65536
 
 
 @dataclass(frozen=True)
