@@ -22,9 +22,11 @@ class LayerTiming:
         seconds: of one sample; None where no model covers it (software).
         cycles: of the accelerator's clock; None for software.
         bound: what limits it; None where `seconds` is.
-        utilization: share of the accelerator's peak operations that it reaches, 0 … 1; None for software.
+        utilization: share of the accelerator's peak operations that it reaches, 0 … 1; None for software and for
+            layers without multiply-accumulates.
         group: number, from 1, of the group of layers that run without the host in between; None for software.
         reason: why it is software; None for HW.
+        note: what a figure in hardware rests on where no published one covers such a layer, or why it is 0.
     """
 
     name: str
@@ -36,6 +38,7 @@ class LayerTiming:
     utilization: float | None = None
     group: int | None = None
     reason: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
