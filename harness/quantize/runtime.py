@@ -57,7 +57,12 @@ def optimizers_that_break(model: ModelProto) -> tuple[str, ...]:
 
 
 def open_session(
-    model: ModelProto, what: str, *, disabled_optimizers: Sequence[str] = (), threads: int | None = None
+    model: ModelProto,
+    what: str,
+    *,
+    disabled_optimizers: Sequence[str] = (),
+    threads: int | None = None,
+    precise_x86_int8: bool = False,
 ) -> ort.InferenceSession:
     """Load a network into ONNX Runtime's CPU provider.
 
@@ -66,6 +71,7 @@ def open_session(
         what: how to call it in an error.
         disabled_optimizers: graph optimizers to switch off by name, beside those that break the network.
         threads: intra-op threads, `default_threads()` when None.
+        precise_x86_int8: no 16-bit saturation on x86 without VNNI (slower).
 
     Raises:
         UserError: ONNX Runtime refuses the network.
@@ -76,6 +82,8 @@ def open_session(
     options.log_severity_level = 4
     # Spinning workers would bill CPU seconds to waiting.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if precise_x86_int8:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if is_light(model):
         model, root = _from_root(model)
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", root)
