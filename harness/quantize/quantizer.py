@@ -36,6 +36,7 @@ from harness.quantize.rulebooks.rules import Bias, RuleBook
 from harness.quantize.runtime import optimizers_that_break
 from harness.quantize.scales import check_method
 from harness.quantize.score import Scorer
+from harness.quantize.shift_limits import note_of
 from harness.quantize.weights import weights_follow_method
 from harness.quantize.writing import check_target, data_file_of, fits_single_file, write_model
 
@@ -130,18 +131,25 @@ def quantize(
         if not any(takes_int8_weights(graph, node) and node.name not in exclude for node in graph.nodes):
             notes.append("nothing to quantize: the network stays float")
     else:
-        heads = mixed_heads(graph, plan, held_back or calibration.kept, str(model))
-        if heads:
+        heads = dict(mixed_heads(graph, plan, held_back or calibration.kept, str(model)))
+        notes.extend(f"{layer!r} {reason}" for layer, reason in heads.items())
+        given = _renamed(parse_overrides(overrides), preparation)
+        observed = covering(calibration, graph, rules)
+        while True:
             plan = make_plan(graph, rules, as_prepared(exclude, preparation), heads)
-            notes.extend(f"{layer!r} {reason}" for layer, reason in heads.items())
-        own = resolve_overrides(graph, plan, _renamed(parse_overrides(overrides), preparation))
-        calibration, guessed = from_remembered(covering(calibration, graph, rules), graph, plan, str(model))
+            own = resolve_overrides(graph, plan, given)
+            calibration, guessed = from_remembered(observed, graph, plan, str(model))
+            candidate = Candidate(graph, plan, calibration.tensors, calibration.means, own)
+            refused = _beyond_shifts(candidate, _methods(rules, method, calibration))
+            if not refused:
+                break
+            heads |= refused
+            notes.extend(f"{layer!r} stays float: {reason}" for layer, reason in refused.items())
         if guessed:
             notes.append(
                 f"ranges of {', '.join(guessed)} are those of {len(calibration.kept)} remembered samples; "
                 "calibrate with layers='all' for those of all data"
             )
-        candidate = Candidate(graph, plan, calibration.tensors, calibration.means, own)
         if allowed - _CHEAP_STEPS and rounding_steps(graph, plan) > MOST_STEPS:
             allowed &= _CHEAP_STEPS
             notes.append("a network of this size gets bias correction alone: other recovery would take hours")
@@ -149,7 +157,7 @@ def quantize(
         if not samples.gate:
             chosen = "minmax" if method == "auto" else method
             scales = candidate.scales(chosen)
-            result = candidate.network(scales, candidate.nearest(chosen, scales))
+            result, final = candidate.network(scales, candidate.nearest(chosen, scales)), candidate
         else:
             scorer = Scorer(graph, samples.gate, "float network")
             # What rounding chooses anew says nothing about a method, unless it starts from the method's own window.
@@ -165,10 +173,13 @@ def quantize(
 
             recovery = Recovery(chosen, scorer, samples.fit, replan, allowed, str(model), progress)
             made = recovery.best(candidate)
-            result, steps, rescaled = made.network, tuple(recovery.steps), made.candidate.rescaled
-            plan = made.candidate.plan  # with the layers that recovery put in
+            result, steps, final = made.network, tuple(recovery.steps), made.candidate
+            rescaled, plan = final.rescaled, final.plan  # with the layers that recovery put in
             notes.extend(f"{step} {where}" for step in steps)
             notes.extend(recovery.problems)
+        moved = final.held(chosen).moved if rules.shifts is not None else ()
+        if moved:
+            notes.append(note_of(moved))
     notes.extend(plan.remarks)
     notes.extend(_control_flow_notes(graph))
     disabled = (*((REQUANTIZER,) if _requantizer_would_harm(plan) else ()), *optimizers_that_break(result))
@@ -239,6 +250,21 @@ class _Samples:
         return _Samples(tuple(item for index, item in enumerate(kept) if index % 4 != 3), gate, "calibration")
 
 
+def _methods(rules: RuleBook, method: str, calibration: Calibration) -> tuple[str, ...]:
+    """The methods that may choose the scales."""
+    if method != "auto":
+        return (method,)
+    return rules.methods if calibration.has_histograms else ("minmax",)
+
+
+def _beyond_shifts(candidate: Candidate, methods: Sequence[str]) -> dict[str, str]:
+    """Layer → why the board cannot shift its operands together, by whichever of the methods."""
+    refused: dict[str, str] = {}
+    for method in methods if candidate.plan.rules.shifts is not None else ():
+        refused |= candidate.held(method).refused
+    return refused
+
+
 def _best_method(
     candidate: Candidate, method: str, calibration: Calibration, scorer: Scorer, *, weights: bool
 ) -> tuple[str, dict[str, float]]:
@@ -255,7 +281,7 @@ def _best_method(
     if method != "auto":
         return method, {}
     scores = {}
-    for name in rules.methods if calibration.has_histograms else ("minmax",):
+    for name in _methods(rules, method, calibration):
         scales = candidate.scales(name)
         parameters = candidate.nearest(name, scales) if weights else {}
         scores[name] = scorer.score_db(candidate.network(scales, parameters), rules)

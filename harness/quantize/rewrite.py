@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from harness.quantize.graph import Graph, drop_unused_initializers, set_initializer
-from harness.quantize.observe import TensorStats
 from harness.quantize.order import in_order
 from harness.quantize.placement import Plan
 from harness.quantize.recurrent.weights import int8_weights
 from harness.quantize.rulebooks.rules import Placement
-from harness.quantize.scales import Affine, activation_scale
+from harness.quantize.scales import Affine, constant_scale, power_of_two
+from harness.quantize.shifts import PRODUCTS, SUMS, constant_position, position_of
 from harness.quantize.units import EXCLUDED, Port, Unit
 from harness.quantize.weights import LayerParameters, QuantizedTensor
 
@@ -84,7 +85,7 @@ class _Builder:
             if unit.weight is not None and found is not None:
                 self._weighted(unit, unit.weight, found)
             for port in unit.constants if self.plan.rules.placement is Placement.OUTPUTS else ():
-                self._constant(port)
+                self._constant(unit, port)
 
     def _weighted(self, unit: Unit, port: Port, found: LayerParameters) -> None:
         self._replace(port, found.weight, "weight")
@@ -102,12 +103,26 @@ class _Builder:
             set_initializer(self.model, name, found.bias.reshape(shape))
             _connect(self.nodes[place.node], place.slot, name)
 
-    def _constant(self, port: Port) -> None:
+    def _constant(self, unit: Unit, port: Port) -> None:
         value = self.graph.array(port.tensor)
-        kind = self.plan.rules.activation
-        affine = activation_scale(TensorStats.empty(histograms=False).seeing(value), kind, "minmax")
+        affine = self._within_shifts(unit, value, constant_scale(value, self.plan.rules.activation))
         stem = self.name(f"{port.tensor}.{port.node}.quantized")
         self._dequantize(port, stem, affine.quantize(value), np.asarray(affine.scale), affine.zero_point, None)
+
+    def _within_shifts(self, unit: Unit, value: NDArray[np.generic], affine: Affine) -> Affine:
+        """A constant operand's scale where the other operand and the result leave it one."""
+        limits = self.plan.rules.shifts
+        other, result = (self.plan.group_of.get(name) for name in (unit.data[0].tensor, unit.output))
+        if limits is None or other is None or unit.op_type not in PRODUCTS | SUMS:
+            return affine
+        position = constant_position(
+            limits,
+            unit.op_type,
+            position_of(affine.scale) if value.any() else None,
+            position_of(self.scales[other].scale),
+            None if result is None else position_of(self.scales[result].scale),
+        )
+        return replace(affine, scale=np.float32(power_of_two(-position)))
 
     def _replace(self, port: Port, quantized: QuantizedTensor, what: str) -> None:
         key = None

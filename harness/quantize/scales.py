@@ -25,6 +25,8 @@ _UNIT = 1.0
 #: Scales stay where float32 arithmetic handles them as normal numbers with room for 255 steps.
 _MIN_EXPONENT, _MAX_EXPONENT = -118, 118
 _MIN_SCALE = 2.0**_MIN_EXPONENT
+#: p of the coarsest and of the finest power-of-two scale 2^-p.
+LOWEST_POSITION, HIGHEST_POSITION = -_MAX_EXPONENT, -_MIN_EXPONENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,11 @@ def activation_scale(
         # Where kernels want uint8, symmetric is the same range around a zero point in the middle.
         return Affine(np.float32(scale), 128, 0, 255) if unsigned else _affine(scale, 0, unsigned=False)
     return _asymmetric(low, high, bounds)
+
+
+def constant_scale(values: NDArray[Any], kind: ActivationType) -> Affine:
+    """Scale and zero point of a constant operand, from its whole range."""
+    return activation_scale(TensorStats.empty(histograms=False).seeing(values), kind, "minmax")
 
 
 def check_method(method: str) -> None:

@@ -14,6 +14,7 @@ from harness.quantize.graph import Graph
 from harness.quantize.histogram import MsbHistogram
 from harness.quantize.rulebooks.rules import Bias, RuleBook, WeightType
 from harness.quantize.scales import fix_position, minmax_exponent, msb_window, power_of_two, round_to_integers
+from harness.quantize.shifts import LayerShifts, position_of
 from harness.quantize.units import Unit
 
 Integers = NDArray[np.int8] | NDArray[np.int32]
@@ -80,6 +81,17 @@ def real_bias(graph: Graph, unit: Unit) -> NDArray[np.float64] | None:
     return graph.array(unit.bias.tensor).astype(np.float64).reshape(-1)
 
 
+def check_finite(graph: Graph, unit: Unit) -> None:
+    """Refuse a layer whose constants are no numbers.
+
+    Raises:
+        UserError: weights or bias hold NaN or infinity.
+    """
+    for port in (unit.weight, unit.bias):
+        if port is not None:
+            require_finite(port.tensor, graph.array(port.tensor), unit.name)
+
+
 def layer_parameters(
     graph: Graph,
     unit: Unit,
@@ -87,6 +99,9 @@ def layer_parameters(
     method: str,
     input_scale: float | None,
     correction: NDArray[np.float64] | None = None,
+    *,
+    shifts: LayerShifts | None = None,
+    position: int | None = None,
 ) -> LayerParameters:
     """Weights rounded to nearest, and the bias beside them.
 
@@ -97,14 +112,14 @@ def layer_parameters(
         method: of the network; weights of power-of-two environments follow it.
         input_scale: of the layer's int8 input; None where it is float.
         correction: added to the bias, shape (output channels,); a layer without a bias gets it as one.
+        shifts: what a board's shifts leave to weights and bias; None: anything.
+        position: best one of the weights, known before; with `shifts` only.
 
     Raises:
         UserError: weights or bias hold NaN or infinity.
     """
     assert unit.weight is not None
-    for port in (unit.weight, unit.bias):
-        if port is not None:
-            require_finite(port.tensor, graph.array(port.tensor), unit.name)
+    check_finite(graph, unit)
     bias = real_bias(graph, unit)
     changed = correction is not None
     if correction is not None:
@@ -112,8 +127,12 @@ def layer_parameters(
     smallest = None
     if bias is not None and rules.bias is Bias.INT32 and input_scale is not None:
         smallest = smallest_scales(bias, input_scale)
-    weight = quantize_weights(graph.array(unit.weight.tensor), unit.channel_axis, rules, method, smallest)
-    return LayerParameters(weight, quantize_bias(bias, rules, input_scale, weight.scale, changed=changed))
+    if shifts is not None:
+        position = shifts.weight(position, None if bias is None else bias_position(bias, rules))
+    weight = quantize_weights(
+        graph.array(unit.weight.tensor), unit.channel_axis, rules, method, smallest, position=position
+    )
+    return LayerParameters(weight, quantize_bias(bias, rules, input_scale, weight.scale, shifts, changed=changed))
 
 
 def quantize_bias(
@@ -121,6 +140,7 @@ def quantize_bias(
     rules: RuleBook,
     input_scale: float | None,
     weight_scale: NDArray[np.float32],
+    shifts: LayerShifts | None = None,
     *,
     changed: bool,
 ) -> QuantizedTensor | NDArray[np.float32] | None:
@@ -130,7 +150,10 @@ def quantize_bias(
     if rules.bias is Bias.INT32 and input_scale is not None:
         return quantize_bias_int32(bias, input_scale, weight_scale)
     if rules.bias is Bias.INT8_POWER_OF_TWO:
-        return quantize_bias_int8(bias, rules)
+        position = bias_position(bias, rules)
+        if shifts is not None:
+            position = shifts.bias(position, position_of(weight_scale))
+        return quantize_bias_int8(bias, rules, 0 if position is None else position)
     return bias.astype(np.float32) if changed else None
 
 
@@ -140,6 +163,8 @@ def quantize_weights(
     rules: RuleBook,
     method: str = "minmax",
     smallest: NDArray[np.float64] | None = None,
+    *,
+    position: int | None = None,
 ) -> QuantizedTensor:
     """Symmetric int8 weights.
 
@@ -149,10 +174,14 @@ def quantize_weights(
         rules: the environment's.
         method: of the network; `histogram` uses the window of most-significant bits where scales are powers of two.
         smallest: per output channel, the smallest scale its int32 bias can live with.
+        position: the scale is 2 to minus this, where scales are powers of two; None: chosen here.
     """
     kind = rules.weight
     if kind.power_of_two:
-        exponent = _weight_exponent(weight, kind, method, position_search=rules.position_search)
+        if position is None:
+            exponent = _weight_exponent(weight, kind, method, position_search=rules.position_search)
+        else:
+            exponent = -position
         if smallest is not None and smallest.size and smallest.max() > 2.0**exponent:
             exponent = int(np.ceil(np.log2(smallest.max())))
         scale = np.asarray(power_of_two(exponent), np.float32)
@@ -249,10 +278,21 @@ def quantize_bias_int32(
     return QuantizedTensor(integers, scale, 0 if scale.ndim else None)
 
 
-def quantize_bias_int8(bias: NDArray[np.float64], rules: RuleBook) -> QuantizedTensor:
+def weight_position(weight: NDArray[np.float32], rules: RuleBook, method: str) -> int | None:
+    """Best position of int8 weights; None: any (they are all zero)."""
+    if not weight.any():
+        return None
+    exponent = _weight_exponent(weight, rules.weight, method, position_search=rules.position_search)
+    return position_of(power_of_two(exponent))
+
+
+def bias_position(bias: NDArray[np.float64], rules: RuleBook) -> int | None:
+    """Best position of an int8 bias; None: any (it is all zero)."""
+    return weight_position(bias.astype(np.float32), rules, "minmax")
+
+
+def quantize_bias_int8(bias: NDArray[np.float64], rules: RuleBook, position: int) -> QuantizedTensor:
     """Bias as int8 at a fix position of its own."""
-    single = bias.astype(np.float32)
-    exponent = _weight_exponent(single, rules.weight, "minmax", position_search=rules.position_search)
-    scale = power_of_two(exponent)
+    scale = power_of_two(-position)
     scaled = round_to_integers(bias / scale, rules.weight.rounding)
     return QuantizedTensor(np.clip(scaled, -128, 127).astype(np.int8), np.asarray(scale, np.float32), None)

@@ -22,6 +22,7 @@ from harness.quantize.recovery.solve import Aim, Layer, solve
 from harness.quantize.recovery.stepper import Feed, Stepper
 from harness.quantize.rewrite import build
 from harness.quantize.scales import Affine
+from harness.quantize.shift_limits import layer_shifts
 from harness.quantize.units import Unit
 from harness.quantize.weights import LayerParameters, QuantizedTensor, real_bias
 
@@ -101,6 +102,7 @@ def _layer(
         nearest,
         overrides.rules_of(unit, plan.rules),
         float(scales[group].scale) if group is not None else None,
+        layer_shifts(plan, unit, scales),
     )
 
 

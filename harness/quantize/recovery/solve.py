@@ -11,7 +11,8 @@ from harness.quantize.recovery.moments import FloatArray, Matrices, Moments
 from harness.quantize.recovery.rounding import DAMPING, damp, output_error, rounded
 from harness.quantize.rulebooks.rules import Bias, RuleBook
 from harness.quantize.scales import round_to_integers
-from harness.quantize.weights import LayerParameters, QuantizedTensor, quantize_bias, smallest_scales
+from harness.quantize.shifts import LayerShifts, position_of
+from harness.quantize.weights import LayerParameters, QuantizedTensor, bias_position, quantize_bias, smallest_scales
 
 #: How strongly weights are held to their float values while they make up for errors of the layers before, as a share
 #: of the mean power of its inputs. Between 3 and 30 SqueezeNet, MobileNet v1 and ResNet-8 differ by 0.5 dB; with
@@ -41,6 +42,7 @@ class Layer:
         nearest: its parameters before.
         rules: the environment's, with what is overridden for this layer.
         input_scale: of its int8 input, None where that is float.
+        shifts: what the board's shifts leave to weights and bias; None: anything.
     """
 
     weights: Matrices
@@ -49,6 +51,7 @@ class Layer:
     nearest: LayerParameters
     rules: RuleBook
     input_scale: float | None
+    shifts: LayerShifts | None = None
 
 
 def solve(layer: Layer, seen: Moments, aim: Aim) -> LayerParameters:
@@ -114,7 +117,7 @@ def _around_bias(layer: Layer, seen: Moments, wanted: FloatArray) -> tuple[Float
     """The same where the bias has few bits: it is rounded first, and the weights make up for it."""
     x = seen.x / seen.count
     best = _wanted_mean(layer, seen) - np.einsum("gok,gk->go", wanted, x)
-    bias = quantize_bias(best.reshape(-1), layer.rules, None, layer.nearest.weight.scale, changed=True)
+    bias = quantize_bias(best.reshape(-1), layer.rules, None, layer.nearest.weight.scale, layer.shifts, changed=True)
     assert isinstance(bias, QuantizedTensor)
     missing = best - bias.dequantized().reshape(best.shape)
     second = seen.xx / seen.count
@@ -130,12 +133,23 @@ def _integers(layer: Layer, hessian: FloatArray, wanted: FloatArray) -> tuple[Fl
         scale = _steps(layer, hessian, wanted, limits)
         return rounded(wanted, hessian, scale, limits, kind.rounding), scale
     tried = []
-    for finer in range(_FINER):
+    for finer in range(_steps_finer(layer)):
         scale = np.full((*wanted.shape[:2], 1), float(layer.nearest.weight.scale) / 2**finer)
         integers = rounded(wanted, hessian, scale, limits, kind.rounding)
         tried.append((float(output_error(integers * scale, wanted, hessian).sum()), finer, integers, scale))
     _, _, integers, scale = min(tried, key=lambda item: item[:2])
     return integers, scale
+
+
+def _steps_finer(layer: Layer) -> int:
+    """How many powers of two to try: those that the board's shifts allow beside the bias, the nearest one at least."""
+    if layer.shifts is None:
+        return _FINER
+    bias = layer.nearest.bias
+    finest = layer.shifts.finest_weight(position_of(bias.scale) if isinstance(bias, QuantizedTensor) else None)
+    if finest is None:
+        return _FINER
+    return max(1, min(_FINER, finest - position_of(layer.nearest.weight.scale) + 1))
 
 
 def _steps(layer: Layer, hessian: FloatArray, wanted: FloatArray, limits: tuple[int, int]) -> FloatArray:
@@ -166,9 +180,13 @@ def _with_bias(layer: Layer, seen: Moments, weight: QuantizedTensor, real: Float
     """The weights with the bias that makes the mean of each output channel the wanted one."""
     if not layer.takes_bias:
         return LayerParameters(weight, layer.nearest.bias)
-    bias = _wanted_mean(layer, seen) - np.einsum("gok,gk->go", real, seen.x / seen.count)
+    bias = (_wanted_mean(layer, seen) - np.einsum("gok,gk->go", real, seen.x / seen.count)).reshape(-1)
+    shifts = layer.shifts
+    if shifts is not None and not shifts.bias_fits(bias_position(bias, layer.rules), position_of(weight.scale)):
+        # It would saturate beside these weights: a layer at the limit of the board's shifts keeps what it had.
+        return layer.nearest
     return LayerParameters(
-        weight, quantize_bias(bias.reshape(-1), layer.rules, layer.input_scale, weight.scale, changed=True)
+        weight, quantize_bias(bias, layer.rules, layer.input_scale, weight.scale, shifts, changed=True)
     )
 
 

@@ -17,6 +17,7 @@ from harness.quantize.rulebooks.rules import (
     Placement,
     Rounding,
     RuleBook,
+    ShiftLimits,
     Sign,
     WeightType,
     kinds_of,
@@ -58,5 +59,7 @@ RULES = RuleBook(
     float_at_the_end=frozenset({"Concat", "Resize", "Sigmoid", "HardSigmoid", "LeakyRelu"}),
     methods=("minmax", "mse", "percentile"),
     position_search=True,
+    # What AMD's compiler accepts; anything beyond would run on the ARM cores.
+    shifts=ShiftLimits(cut=16, bias=16, accumulator=24, read=15, write=15),
     notes=(NOT_BIT_EXACT,),
 )

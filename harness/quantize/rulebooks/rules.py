@@ -114,6 +114,25 @@ class FixedScale:
     unsigned: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ShiftLimits:
+    """How far a board with power-of-two scales shifts its sums, in bits (docs/emulation.md, 'The DPU's shifts').
+
+    Args:
+        cut: at most so many are cut off a sum or product; none is added.
+        bias: at most so many does a bias move up, to meet the products.
+        accumulator: width that bounds how far it moves down: shift_bias ≥ -(accumulator - 8 - shift_cut).
+        read: at most so many does an operand of a sum move up, to meet the finer one.
+        write: at most so many does that sum move, up or down.
+    """
+
+    cut: int
+    bias: int
+    accumulator: int
+    read: int
+    write: int
+
+
 @dataclass(frozen=True)
 class RuleBook:
     """Everything that distinguishes one environment from another.
@@ -139,6 +158,7 @@ class RuleBook:
         fitted_samples: at most so many samples do layers get fitted to while accuracy is recovered. Arithmetic that
             loses more is fitted on more: on MobileNet v1, 64 instead of 16 gain 0.5 dB of 7 or 8 bits with a fixed
             zero point, and next to nothing of 8 bits with a free one.
+        shifts: how far apart the positions of a layer's operands may be; None: any.
         recovery: steps that recovery tries where the caller names none.
         notes: lines that accompany every network of this environment.
     """
@@ -155,6 +175,7 @@ class RuleBook:
     float_at_the_end: frozenset[str]
     methods: tuple[str, ...]
     position_search: bool = False
+    shifts: ShiftLimits | None = None
     fitted_samples: int = 64
     recovery: tuple[StepName, ...] = STEPS
     notes: tuple[str, ...] = field(default=())
