@@ -1,0 +1,190 @@
+"""Which layers a MathWorks processor computes, in which of its modules, and which follow one another there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.emulation.performance.layers import LayerKind, LayerShape, NetworkShape, Volume
+from harness.emulation.performance.processors import Processor
+
+Module = Literal["conv", "fc", "custom"]
+
+_MODULES: Mapping[LayerKind, Module] = {
+    "conv": "conv",
+    "depthwise": "conv",
+    "transposed": "conv",
+    "maxpool": "conv",
+    "avgpool": "conv",
+    "activation": "conv",
+    "fc": "fc",
+    "add": "custom",
+    "mul": "custom",
+    "concat": "custom",
+    "resize": "custom",
+    "normalization": "custom",
+}
+#: Operators that change names and shapes, not values or their order.
+_FREE = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast"})
+#: Functions without a unit in the shipped bitstreams (docs/emulation.md: on an FPGA computed in software).
+_SOFT_FUNCTIONS = frozenset({"Sigmoid", "Tanh", "Elu", "Softplus", "Div"})
+_SUMMING: frozenset[LayerKind] = frozenset({"conv", "depthwise", "transposed", "fc"})
+_ELEMENTWISE: frozenset[LayerKind] = frozenset({"add", "mul", "normalization"})
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a layer is computed.
+
+    Args:
+        layer: the layer.
+        module: of the processor; None for software and for layers that are nothing to compute.
+        free: there is nothing to compute: its shape or its constants go into a layer beside it.
+        why: why it is software or free; None for what a module computes.
+        source: what it reads, seen through free layers: a layer's name, "" for an input of the network.
+        group: number, from 1, of its layer group; None outside the modules.
+    """
+
+    layer: LayerShape
+    module: Module | None
+    free: bool
+    why: str | None
+    source: str
+    group: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LayerGroup:
+    """Layers in a row that one module computes one after the other.
+
+    Args:
+        number: from 1.
+        module: that computes them.
+        layers: their names.
+    """
+
+    number: int
+    module: Module
+    layers: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """First and last, "conv_1>>maxpool_4"; the name alone where it is one."""
+        return self.layers[0] if len(self.layers) == 1 else f"{self.layers[0]}>>{self.layers[-1]}"
+
+
+def place_layers(network: NetworkShape, processor: Processor) -> tuple[Placed, ...]:
+    """Where each layer is computed, in the network's order."""
+    return _Placer(network, processor).place()
+
+
+def layer_groups(placed: tuple[Placed, ...]) -> tuple[LayerGroup, ...]:
+    """The groups of layers, numbered as they were placed."""
+    members: dict[int, list[Placed]] = {}
+    for item in placed:
+        if item.group is not None:
+            members.setdefault(item.group, []).append(item)
+    return tuple(
+        LayerGroup(number, items[0].module or "conv", tuple(item.layer.name for item in items))
+        for number, items in sorted(members.items())
+    )
+
+
+def input_image(volume: Volume) -> Volume:
+    """An input of the network as the processor stores it.
+
+    A vector, and a matrix, count as one-channel images: so has it the one published network that begins with a fully
+    connected layer (MNIST-FC: 784 values take 784 pixels of its memory map, not 196).
+    """
+    if volume.height == 1:
+        return Volume(1, volume.channels, volume.width)
+    return volume
+
+
+class _Placer:
+    def __init__(self, network: NetworkShape, processor: Processor) -> None:
+        self.network = network
+        self.int8 = processor.data_type == "int8"
+        self.placed: dict[str, Placed] = {}
+        self.readers = Counter(parent for layer in network.layers for parent in set(layer.parents) if parent)
+        #: group → the layer it ends with so far
+        self.ends: dict[int, str] = {}
+
+    def place(self) -> tuple[Placed, ...]:
+        for layer in self.network.layers:
+            module, free, why = self._where(layer)
+            source = self._source(layer.parents[0])
+            item = Placed(layer, module, free, why, source, self._group(layer, module) if module else None)
+            self.placed[layer.name] = item
+        return tuple(self.placed.values())
+
+    def _source(self, parent: str) -> str:
+        while parent and self.placed[parent].free:
+            parent = self.placed[parent].source
+        return parent
+
+    def _where(self, layer: LayerShape) -> tuple[Module | None, bool, str | None]:
+        if why := self._nothing_to_compute(layer):
+            return None, True, why
+        if why := self._software(layer):
+            return None, False, why
+        return _MODULES[layer.kind], False, None
+
+    def _nothing_to_compute(self, layer: LayerShape) -> str | None:
+        if layer.op_type in _FREE:
+            return "changes no value: nothing to compute"
+        if layer.op_type == "Pad" and self._read_by_windows(layer):
+            return "padding of the layer behind it"
+        if layer.kind in _ELEMENTWISE and len(layer.inputs) == 1:
+            parent = layer.parents[0]
+            before = self.placed.get(parent)
+            alone = self.readers[parent] == 1 and parent not in self.network.outputs
+            if before is not None and alone and before.layer.kind in _SUMMING and before.module is not None:
+                return f"constants folded into {parent}"
+            if before is not None and alone and self._is_input_normalization(before):
+                return f"one pass with {parent}"
+        return None
+
+    def _read_by_windows(self, layer: LayerShape) -> bool:
+        readers = [other for other in self.network.layers if layer.name in other.parents]
+        windowed = {"conv", "depthwise", "maxpool", "avgpool"}
+        return bool(readers) and all(reader.kind in windowed for reader in readers)
+
+    def _is_input_normalization(self, before: Placed) -> bool:
+        one = before.layer.kind in _ELEMENTWISE and len(before.layer.inputs) == 1 and before.source == ""
+        return one and (before.module is not None or self.int8)
+
+    def _software(self, layer: LayerShape) -> str | None:
+        if layer.kind in _ELEMENTWISE and len(layer.inputs) == 1 and self._source(layer.parents[0]) == "":
+            if self.int8:
+                return "an int8 processor leaves the normalization of its input to the host"
+            return None
+        if layer.op_type in _SOFT_FUNCTIONS:
+            return f"the shipped bitstreams have no unit for {layer.op_type}; no published figure"
+        if layer.op_type == "LRN":
+            return "the shipped bitstreams are built without local response normalization"
+        if layer.op_type == "Softmax":
+            return "the shipped bitstreams are built without softmax"
+        if layer.kind == "fc" and len(layer.inputs) > 1:
+            return "a product of two activations has no unit in the processor"
+        if layer.kind not in _MODULES:
+            return f"{layer.op_type} has no unit in the processor; no published figure"
+        return None
+
+    def _group(self, layer: LayerShape, module: Module) -> int:
+        """Its number: that of the layer before, where it goes straight on from that group's end."""
+        before = self.placed.get(self._source(layer.parents[0])) if len(set(layer.parents)) == 1 else None
+        if (
+            before is not None
+            and before.module == module
+            and before.group is not None
+            and self.ends[before.group] == before.layer.name
+            and self.readers[before.layer.name] == 1
+        ):
+            self.ends[before.group] = layer.name
+            return before.group
+        number = len(self.ends) + 1
+        self.ends[number] = layer.name
+        return number
