@@ -15,6 +15,9 @@ from tests.harness.emulation.reference.rational import Exact
 
 ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "HardSigmoid", "HardSwish", "Sigmoid", "Tanh"})
 
+_DPU_SLOPE = 26 / 256
+_FACTOR_TOLERANCE = 1e-4  # exporters write six digits of 1/6
+
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -38,17 +41,23 @@ def activated(node: NodeProto, inputs: list[Any], *, dpu: bool) -> list[Any] | N
                 bounds[at] = float(bound.float32() if isinstance(bound, Exact) else bound)
         return [rational.clamp(value, float(bounds[0]), float(bounds[1]))]
     if node.op_type == "LeakyRelu":
-        slope = 26 / 256 if dpu else np.float32(given.get("alpha", 0.01))
+        slope = _DPU_SLOPE if dpu else np.float32(given.get("alpha", 0.01))
         return [_sloped(value, rational.of_floats(np.asarray(slope)))]
     if node.op_type == "PRelu":
         slopes = others[0] if isinstance(others[0], Exact) else rational.of_floats(others[0])
+        if dpu:
+            if (np.abs(slopes.float32().astype(np.float64) - _DPU_SLOPE) > 1 / 512).any():
+                return None
+            slopes = rational.of_floats(np.asarray(_DPU_SLOPE))
         return [_sloped(value, slopes)]
     if node.op_type == "HardSigmoid":
         return _hard_sigmoid(value, np.float32(given.get("alpha", 0.2)), np.float32(given.get("beta", 0.5)), dpu=dpu)
+    if node.op_type == "HardSwish" and not dpu:
+        return [_hard_swish(value, dpu=False)]
     if value.levels is None:
         return None
     if node.op_type == "HardSwish":
-        return [_hard_swish(value, dpu=dpu)]
+        return [_hard_swish(value, dpu=True)]
     real = np.ldexp(np.asarray(value.numerators, np.float64), value.exponent)
     return [Curve(np.tanh(real) if node.op_type == "Tanh" else 1 / (1 + np.exp(-real)))]
 
@@ -70,7 +79,7 @@ def _dpu_hard_sigmoid(value: Exact) -> Exact:
 def _hard_sigmoid(value: Exact, alpha: np.float32, beta: np.float32, *, dpu: bool) -> list[Any] | None:
     if not dpu:
         return [rational.clamp(_affine(value, alpha, beta), 0.0, 1.0)]
-    if alpha != np.float32(1 / 6) or beta != np.float32(0.5):
+    if abs(alpha - 1 / 6) > _FACTOR_TOLERANCE or abs(beta - 1 / 2) > _FACTOR_TOLERANCE:
         return None
     return [_dpu_hard_sigmoid(value)]
 
