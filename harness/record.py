@@ -94,6 +94,84 @@ class QuantizedRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class LoweredRecord:
+    """The graph that a stand-in ran in place of the int8 network: the board's own arithmetic (docs/emulation.md).
+
+    Args:
+        arithmetic: dpu, mathworks, host or gpu.
+        claim: the sentence that goes with every figure of it.
+        digest: of the lowered network; that of the int8 one stands in `QuantizedRecord`.
+        hardware_layers: how many layers were computed in the board's integers.
+        software: one line for each layer that was computed in float, with the reason.
+        disabled_optimizers: graph optimizers that must not touch it.
+    """
+
+    arithmetic: str
+    claim: str
+    digest: str
+    hardware_layers: int
+    software: tuple[str, ...]
+    disabled_optimizers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DesignRow:
+    """One figure that a model or a published table gives of a network on a design; None with the reason in `note`."""
+
+    metric: str
+    value: float | None
+    unit: str
+    source: Source
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DesignRecord:
+    """One network on one design of an FPGA's logic, without the board: what models and tables say.
+
+    Args:
+        network: which of the two.
+        design: the bitstream or processor with its clock, as a table heads it; "" where the network has none.
+        digest: sha256 of the design's description; "" where there is none.
+        rows: its figures.
+        note: how far the model is from published figures, one line for beneath a table; "" without a model.
+        compile_log: layers in hardware and software, groups and memory map, line by line.
+    """
+
+    network: Network
+    design: str
+    digest: str
+    rows: tuple[DesignRow, ...] = ()
+    note: str = ""
+    compile_log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Programming:
+    """A design and a network on their way into a board's logic.
+
+    Args:
+        network: which of the two.
+        design: the bitstream or processor.
+        design_digest: of its description.
+        network_digest: of the network as it was sent.
+        boot_id: of the device, "" when unknown.
+        device: fingerprint of the device.
+        design_skipped: the same design was loaded already.
+        network_skipped: so was the same network.
+    """
+
+    network: Network
+    design: str
+    design_digest: str
+    network_digest: str
+    boot_id: str
+    device: str
+    design_skipped: bool
+    network_skipped: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TargetRecord:
     """One target's part of a run.
 
@@ -104,6 +182,9 @@ class TargetRecord:
         description: the board's own description as plain JSON, None when it was never reached.
         machine: which physical machine executed it (host of an emulated target).
         notes: one line each, printed under the table.
+        lowered: what a stand-in ran as the quantized network; None where the int8 network itself ran.
+        designs: what is known of an FPGA without the board; empty for other targets.
+        programming: of those designs.
     """
 
     name: str
@@ -120,6 +201,9 @@ class TargetRecord:
     blocks: tuple[BlockRecord, ...] = ()
     telemetry: tuple[TelemetryRecord, ...] = ()
     notes: tuple[str, ...] = ()
+    lowered: LoweredRecord | None = None
+    designs: tuple[DesignRecord, ...] = ()
+    programming: tuple[Programming, ...] = ()
 
     def failed(self, status: str, error: str) -> TargetRecord:
         """The same target, ended by an error."""

@@ -16,8 +16,9 @@ from harness.runs.observer import Observer, Silent
 class _Bars:
     """One line a target: phase, bar, elapsed time."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, verbose: bool) -> None:
         self._progress = progress
+        self._verbose = verbose
         self._tasks: dict[str, TaskID] = {}
         self._lock = threading.Lock()
 
@@ -32,6 +33,10 @@ class _Bars:
 
     def message(self, who: str, text: str) -> None:
         self._progress.console.print(f"[dim]{who}:[/dim] {_plain(text)}", highlight=False)
+
+    def log(self, who: str, line: str) -> None:
+        if self._verbose:
+            self.message(who, line)
 
     def finished(self, who: str, status: str) -> None:
         self._progress.update(self._task(who), phase=status, completed=1, total=1)
@@ -58,6 +63,9 @@ class _Lines:
     def message(self, who: str, text: str) -> None:
         self._line(who, text)
 
+    def log(self, who: str, line: str) -> None:
+        self._line(who, line)
+
     def finished(self, who: str, status: str) -> None:
         self._line(who, status)
 
@@ -68,8 +76,13 @@ def _plain(text: str) -> str:
 
 
 @contextmanager
-def watching(quiet: bool) -> Iterator[Observer]:
-    """The observer that fits where stderr goes (results go to stdout)."""
+def watching(quiet: bool, verbose: bool = False) -> Iterator[Observer]:
+    """The observer that fits where stderr goes (results go to stdout).
+
+    Args:
+        quiet: nobody watches.
+        verbose: long texts, such as compile logs, go between the bars of a terminal too; a log file has them anyway.
+    """
     if quiet:
         yield Silent()
         return
@@ -87,4 +100,4 @@ def watching(quiet: bool) -> Iterator[Observer]:
         console=console,
     )
     with progress:
-        yield _Bars(progress)
+        yield _Bars(progress, verbose)

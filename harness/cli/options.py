@@ -19,6 +19,9 @@ StoreUrl = Annotated[
     str | None,
     typer.Option("--store", help="Results database: a file or an SQLAlchemy URL. Default: $QUANTRIG_STORE."),
 ]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Stream compile logs to the terminal too; a log file has them anyway.")
+]
 
 
 def names(targets: str | None) -> list[str] | None:

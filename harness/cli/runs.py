@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Json, Lab, Out, ProfileName, StoreUrl, Targets, names
+from harness.cli.options import Json, Lab, Out, ProfileName, StoreUrl, Targets, Verbose, names
 from harness.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -25,12 +25,23 @@ def demo(
     profile: ProfileName = "quick",
     targets: Targets = None,
     as_json: Json = False,
+    verbose: Verbose = False,
     store: StoreUrl = None,
 ) -> int:
     """The main job on the embedded default: real data, this machine and three emulated boards, a published table."""
     from harness.demo import JOB, LAB
 
-    return _run(JOB, LAB, targets, out=out, profile=profile, split="validation", as_json=as_json, store_url=store)
+    return _run(
+        JOB,
+        LAB,
+        targets,
+        out=out,
+        profile=profile,
+        split="validation",
+        as_json=as_json,
+        store_url=store,
+        verbose=verbose,
+    )
 
 
 def run(
@@ -44,10 +55,22 @@ def run(
     profile: ProfileName = "standard",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; touch no board.")] = False,
     as_json: Json = False,
+    verbose: Verbose = False,
     store: StoreUrl = None,
 ) -> int:
     """Quantize, ship, measure, judge, publish."""
-    return _run(job, lab, targets, out=out, profile=profile, split=split, dry=dry_run, as_json=as_json, store_url=store)
+    return _run(
+        job,
+        lab,
+        targets,
+        out=out,
+        profile=profile,
+        split=split,
+        dry=dry_run,
+        as_json=as_json,
+        store_url=store,
+        verbose=verbose,
+    )
 
 
 def _run(
@@ -60,6 +83,7 @@ def _run(
     split: str,
     as_json: bool,
     store_url: str | None,
+    verbose: bool,
     dry: bool = False,
 ) -> int:
     from harness.cli.display import watching
@@ -78,7 +102,7 @@ def _run(
         return _print_plan(plan, as_json=as_json)
     store = open_store(store_url)
     try:
-        with _stdout_kept_clean(as_json), watching(quiet=as_json) as observer:
+        with _stdout_kept_clean(as_json), watching(quiet=as_json, verbose=verbose) as observer:
             finished = start(plan, store, observer)
     finally:
         store.close()
@@ -88,6 +112,7 @@ def _run(
 def resume(
     run_id: Annotated[str, typer.Argument(help="As `quantrig runs` lists it; a beginning is enough.")],
     as_json: Json = False,
+    verbose: Verbose = False,
     store: StoreUrl = None,
 ) -> int:
     """Go on with a run: only what is missing or failed is done again."""
@@ -97,7 +122,7 @@ def resume(
 
     opened = open_store(store)
     try:
-        with _stdout_kept_clean(as_json), watching(quiet=as_json) as observer:
+        with _stdout_kept_clean(as_json), watching(quiet=as_json, verbose=verbose) as observer:
             finished = resume_run(run_id, opened, observer)
     finally:
         opened.close()

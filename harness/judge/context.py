@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.judge.caveats import caveats
+from harness.judge.caveats import target_caveats
 from harness.judge.figure import Figure, Network, Source
 from harness.record import Loading, TargetRecord
 
@@ -39,7 +39,7 @@ class TargetContext:
             environment=record.environment,
             source=record.source,
             device=describe_device(record.loadings),
-            quantized_notes=caveats(record.quantized.notes) if record.quantized else (),
+            quantized_notes=target_caveats(record),
         )
 
     def figure(
@@ -53,6 +53,8 @@ class TargetContext:
         n: int | None = None,
         notes: Iterable[str] = (),
         about_outputs: bool = False,
+        source: Source | None = None,
+        device: str | None = None,
     ) -> Figure:
         """One row of this target.
 
@@ -65,6 +67,8 @@ class TargetContext:
             n: independent units.
             notes: joined into the row's note.
             about_outputs: the figure depends on the quantized network's arithmetic and carries `quantized_notes`.
+            source: where it is not the target's own.
+            device: the same.
         """
         own = self.quantized_notes if about_outputs and network is not Network.FLOAT else ()
         return Figure(
@@ -72,11 +76,11 @@ class TargetContext:
             board=self.board,
             environment=self.environment,
             network=network,
-            device=self.device,
+            device=self.device if device is None else device,
             metric=metric,
             value=None if value is None else float(value),
             unit=unit,
-            source=self.source,
+            source=self.source if source is None else source,
             ci_low=interval[0] if interval else None,
             ci_high=interval[1] if interval else None,
             n=n,

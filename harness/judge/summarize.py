@@ -21,7 +21,7 @@ from harness.judge.figure import Figure, Network, Source
 from harness.judge.statistics import GeometricMean
 from harness.judge.telemetry import NetworkTelemetry, network_telemetry
 from harness.judge.timing import NetworkTiming, check_blocks, network_timing, speedup
-from harness.record import BlockRecord, Loading, TargetRecord, TelemetryRecord
+from harness.record import BlockRecord, DesignRecord, Loading, TargetRecord, TelemetryRecord
 
 __all__ = [
     "EMULATED_TIME_NOTE",
@@ -34,11 +34,11 @@ __all__ = [
     "timing_figures",
 ]
 
-EMULATED_TIME_NOTE = "an emulated board has no time; see the performance model"
+EMULATED_TIME_NOTE = "an emulated board has no time"
 EMULATED_DEVICE_NOTE = "an emulated board has no such reading; the stand-in's own would mislead"
 DTYPE_NOTE = "counted from the dtypes of weights and biases, not from file size"
 NO_TELEMETRY_NOTE = "the board's telemetry does not carry it"
-NO_BITSTREAM_NOTE = "no bitstream was loaded; see the performance model"
+NO_BITSTREAM_NOTE = "no bitstream was loaded"
 
 _BOTH = (Network.FLOAT, Network.QUANTIZED)
 _PERCENTILES = (("latency_p50_ms", 0.50), ("latency_p90_ms", 0.90), ("latency_p99_ms", 0.99))
@@ -51,6 +51,7 @@ _DEVICE_ROWS = (
     ("energy_mj", "mJ"),
 )
 _FPGA_ROWS = (
+    ("clock_mhz", "MHz"),
     ("conv_threads", ""),
     ("fc_threads", ""),
     ("lut_percent", "percent"),
@@ -96,7 +97,8 @@ def target_figures(
         figures = _empty_accuracy(context, metrics, "not evaluated")
     else:
         figures = accuracy_figures(context, float_eval, quantized_eval)
-    figures += timing_figures(context, record.blocks, record.loadings, record.telemetry, note=throttled)
+    timing = timing_figures(context, record.blocks, record.loadings, record.telemetry, note=throttled)
+    figures += with_designs(context, timing, record.designs) if context.source is Source.EMULATED else timing
     return figures + memory_figures(context, float_learnable_bytes, quantized_learnable_bytes)
 
 
@@ -133,6 +135,48 @@ def timing_figures(
         figures += [*_device_rows(context, network, timing), *warm]
     figures.append(_speedup_row(context, speedup(blocks), note))
     return figures + _fpga_rows(context, NO_BITSTREAM_NOTE)
+
+
+def with_designs(context: TargetContext, figures: Sequence[Figure], designs: Sequence[DesignRecord]) -> list[Figure]:
+    """The rows of an emulated target, with what models and tables say of its designs in the place of empty ones.
+
+    Each such row carries a source and a device of its own. The speed-up is that of the two modelled rates.
+    """
+    known = {(design.network, row.metric): (design, row) for design in designs for row in design.rows}
+    placed: list[Figure] = []
+    for figure in figures:
+        design, row = known.get((figure.network, figure.metric), (None, None))
+        if row is not None and design is not None:
+            source = row.source if row.value is not None else None
+            device = design.design if row.value is not None else None
+            placed.append(
+                context.figure(
+                    figure.network, row.metric, row.value, row.unit,
+                    notes=(row.note,), source=source, device=device,
+                )
+            )  # fmt: skip
+        else:
+            placed.append(figure)
+    return [_modelled_speedup(context, placed, figure) for figure in placed]
+
+
+def _modelled_speedup(context: TargetContext, figures: Sequence[Figure], figure: Figure) -> Figure:
+    if figure.metric != "speedup":
+        return figure
+    rates = {f.network: f for f in figures if f.metric == "fps" and f.value}
+    if set(rates) != set(_BOTH):
+        missing = next((f.note for f in figures if f.metric == "fps" and not f.value and f.note), figure.note)
+        return context.figure(Network.RATIO, "speedup", None, "x", notes=(missing,))
+    first, second = rates[Network.FLOAT], rates[Network.QUANTIZED]
+    return context.figure(
+        Network.RATIO,
+        "speedup",
+        (second.value or 0) / (first.value or 1),
+        "x",
+        notes=("of two modelled rates, each with the error of its model",),
+        source=Source.MODELLED,
+        device=f"{first.device} / {second.device}",
+    )
 
 
 def memory_figures(context: TargetContext, float_bytes: int | None, quantized_bytes: int | None) -> list[Figure]:

@@ -49,7 +49,8 @@ def _case(record: RunRecord, target: TargetRecord) -> ET.Element:
         ET.SubElement(properties, "property", name=name, value=plain(value))
     for figure in record.figures:
         if figure.target == target.name and figure.value is not None:
-            name = plain(f"{figure.network.value}.{figure.metric}")
+            other = "" if figure.source is target.source else f" ({figure.source.value})"
+            name = plain(f"{figure.network.value}.{figure.metric}{other}")
             ET.SubElement(properties, "property", name=name, value=number_cell(figure.value))
     message = plain(target.error or target.status)
     if target.status == "pending":

@@ -64,14 +64,19 @@ def _cells(row: DisplayRow) -> list[str]:
         row.accuracy_quantized,
         f"{row.delta} {row.delta_interval}".strip(),
         row.agreement,
-        row.latency_float,
-        row.latency_quantized,
-        f"{row.speedup} {row.speedup_interval}".strip(),
+        _marked(row.latency_float, row.latency_float_source),
+        _marked(row.latency_quantized, row.latency_quantized_source),
+        _marked(f"{row.speedup} {row.speedup_interval}".strip(), row.speedup_source),
         f"{row.memory_float} → {row.memory_quantized}",
-        row.source,
+        row.full_source,
         row.status,
     ]
     return [escape(cell) for cell in cells]
+
+
+def _marked(value: str, source: str) -> str:
+    """A number of another kind than the rest of its row or column says so itself."""
+    return f"{value} ({source})" if source else value
 
 
 def _line(cells: list[str]) -> str:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from harness._version import __version__
 from harness.judge.caveats import how_made
 from harness.judge.figure import Figure, Network, Source
-from harness.record import Loading, RunRecord, Shipment, TargetRecord
+from harness.record import DesignRecord, Loading, Programming, RunRecord, Shipment, TargetRecord
 from harness.report import text
 from harness.report.charts import Chart, accuracy_chart, latency_chart
 from harness.report.table import (
@@ -36,6 +36,7 @@ class FigureRow:
     metric: str
     cells: tuple[tuple[str, str], ...]  # (value, interval)
     n: str
+    source: str
     note: str
 
 
@@ -54,6 +55,8 @@ class TargetView:
     kept_float: tuple[tuple[str, tuple[str, ...]], ...]  # (reason, layers)
     loadings: tuple[tuple[str, ...], ...]
     shipments: tuple[tuple[str, ...], ...]
+    programming: tuple[tuple[str, ...], ...]
+    compiled: tuple[DesignRecord, ...]  # those with a compile log
     chart: Chart | None
     facts: tuple[tuple[str, str], ...]
 
@@ -69,6 +72,7 @@ def report_html(record: RunRecord) -> str:
         rows=comparison_rows(record),
         notes=notes_under_table(record),
         emulated=[target.name for target in record.targets if target.source is Source.EMULATED],
+        modelled=_modelled(record),
         accuracy=accuracy_chart(record),
         targets=views,
         started=text.instant(record.started),
@@ -78,6 +82,12 @@ def report_html(record: RunRecord) -> str:
         version=__version__,
         missing=text.MISSING,
     )
+
+
+def _modelled(record: RunRecord) -> list[str]:
+    """Targets of which some time is a model's."""
+    names = (figure.target for figure in record.figures if figure.source is Source.MODELLED and figure.metric == "fps")
+    return list(dict.fromkeys(names))
 
 
 def template(name: str) -> Template:
@@ -111,7 +121,7 @@ def _target_view(record: RunRecord, target: TargetRecord, number: int) -> Target
         notes=tuple(note for note in target_notes(target, index_of(own)) if not note.startswith(target.status)),
         networks=tuple(_network_rows(own)),
         ratios=tuple(
-            FigureRow(f.metric, (_cell(f),), "" if f.n is None else f"{f.n:,}", f.note)
+            FigureRow(f.metric, (_cell(f),), "" if f.n is None else f"{f.n:,}", f.source.value, f.note)
             for f in own
             if f.network is Network.RATIO and f.value is not None
         ),
@@ -120,6 +130,8 @@ def _target_view(record: RunRecord, target: TargetRecord, number: int) -> Target
         kept_float=_by_reason(target),
         loadings=tuple(_loading_cells(item) for item in target.loadings),
         shipments=tuple(_shipment_cells(item) for item in target.shipments),
+        programming=tuple(_programming_cells(item) for item in target.programming),
+        compiled=tuple(design for design in target.designs if design.compile_log),
         chart=latency_chart(target, number) if plotted else None,
         facts=tuple(flatten(target.description or {})),
     )
@@ -135,7 +147,8 @@ def _network_rows(figures: Sequence[Figure]) -> Iterator[FigureRow]:
         if len(known) == 2 and len(set(notes)) == 2:
             notes = [f"{figure.network.value}: {figure.note}" for figure in known]
         cells = tuple((text.MISSING, "") if figure is None else _cell(figure) for figure in pair)
-        yield FigureRow(metric, cells, " / ".join(counts), ". ".join(dict.fromkeys(notes)))
+        sources = " / ".join(dict.fromkeys(figure.source.value for figure in known))
+        yield FigureRow(metric, cells, " / ".join(counts), sources, ". ".join(dict.fromkeys(notes)))
 
 
 def _cell(figure: Figure) -> tuple[str, str]:
@@ -189,6 +202,21 @@ def _loading_cells(item: Loading) -> tuple[str, ...]:
 def _shipment_cells(item: Shipment) -> tuple[str, ...]:
     how = "already on the board, skipped" if item.skipped else f"{item.sent_bytes:,} bytes sent"
     return item.network.value, f"{item.size_bytes:,} bytes", how, item.digest
+
+
+def _programming_cells(item: Programming) -> tuple[str, ...]:
+    def how(skipped: bool) -> str:
+        return "already loaded, skipped" if skipped else "programmed"
+
+    return (
+        item.network.value,
+        item.design,
+        how(item.design_skipped),
+        how(item.network_skipped),
+        item.network_digest,
+        item.boot_id or text.MISSING,
+        item.device,
+    )
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

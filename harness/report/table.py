@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from harness.judge.caveats import caveats
+from harness.judge.caveats import target_caveats
 from harness.judge.figure import Figure, Network, Source
 from harness.record import RunRecord, TargetRecord
 from harness.report.text import MISSING, interval_text, plain, significant, size, value_text
@@ -18,8 +18,8 @@ SOURCE_MEANING = {
     Source.EMULATED: (
         "emulated: no board was there. Its arithmetic was run by a stand-in: accuracy and agreement only, never time."
     ),
-    Source.MODELLED: "modelled: computed by a performance model whose error is published beside it.",
-    Source.PUBLISHED: "published: quoted, with its source.",
+    Source.MODELLED: "modelled: computed by a performance model whose error stands beside it; no board was timed.",
+    Source.PUBLISHED: "published: quoted, with its source (resources of an FPGA).",
 }
 
 MEMORY_NOTE = (
@@ -30,6 +30,8 @@ MEMORY_NOTE = (
 
 #: Said of an artifact that was not sent because the board held it.
 SKIPPED = "already on the board, skipped"
+#: The same of a design and a network that the board's logic held.
+LOADED = "already loaded into the logic, programming skipped"
 
 
 #: How far the int8 outputs are from the float ones: the headline where there are no labels.
@@ -45,6 +47,8 @@ class DisplayRow:
         delta: Quantized - Floating-Point, in points for a fraction.
         delta_interval: its 95 % interval, or "".
         speedup: how many times faster Quantized is.
+        latency_float_source: "" where it is the target's own, else how that number came to be; the same for
+            `latency_quantized_source` and `speedup_source`.
         memory_float: learnable memory; the same for `memory_quantized`.
         status: "done" or what ended it.
         notes: one line each.
@@ -62,6 +66,9 @@ class DisplayRow:
     latency_quantized: str
     speedup: str
     speedup_interval: str
+    latency_float_source: str
+    latency_quantized_source: str
+    speedup_source: str
     memory_float: str
     memory_quantized: str
     memory_ratio: str
@@ -75,9 +82,20 @@ class DisplayRow:
         return self.status == "done"
 
     @property
+    def time_source(self) -> str:
+        """How the row's times came to be where that is not the target's own source, else ""."""
+        found = dict.fromkeys((self.latency_float_source, self.latency_quantized_source, self.speedup_source))
+        return ", ".join(source for source in found if source)
+
+    @property
+    def full_source(self) -> str:
+        """All sources of the row: "emulated, time modelled"."""
+        return f"{self.source}, time {self.time_source}" if self.time_source else self.source
+
+    @property
     def source_and_status(self) -> str:
-        """The source; with the status where that is not "done"."""
-        return self.source if self.done else f"{self.source}, {self.status}"
+        """All sources; with the status where that is not "done"."""
+        return self.full_source if self.done else f"{self.full_source}, {self.status}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +164,11 @@ def _row(target: TargetRecord, index: FigureIndex, metric: str) -> DisplayRow:
         figure = find(network, "latency_p50_ms")
         return significant(figure.value) if figure and figure.value is not None else MISSING
 
+    def other_source(network: Network, name: str) -> str:
+        figure = find(network, name)
+        own = figure is None or figure.value is None or figure.source is target.source
+        return "" if own or figure is None else figure.source.value
+
     return DisplayRow(
         target=plain(target.name),
         board=plain(target.board),
@@ -159,6 +182,9 @@ def _row(target: TargetRecord, index: FigureIndex, metric: str) -> DisplayRow:
         latency_quantized=latency(Network.QUANTIZED),
         speedup=shown(Network.RATIO, "speedup"),
         speedup_interval=interval("speedup"),
+        latency_float_source=other_source(Network.FLOAT, "latency_p50_ms"),
+        latency_quantized_source=other_source(Network.QUANTIZED, "latency_p50_ms"),
+        speedup_source=other_source(Network.RATIO, "speedup"),
         memory_float=sized(Network.FLOAT),
         memory_quantized=sized(Network.QUANTIZED),
         memory_ratio=shown(Network.RATIO, "learnable_memory_ratio"),
@@ -173,7 +199,8 @@ def target_notes(target: TargetRecord, index: FigureIndex) -> tuple[str, ...]:
     notes: list[str] = []
     if target.status != "done":
         notes.append(f"{target.status}: {target.error}" if target.error else target.status)
-    notes += [*target.notes, *(caveats(target.quantized.notes) if target.quantized else ())]
+    notes += [*target.notes, *target_caveats(target)]
+    notes += [f"modelled: {design.note}" for design in target.designs if design.note]
     speedup = index.get((target.name, Network.RATIO, "speedup"))
     if speedup is not None and speedup.value is not None:
         notes += [
@@ -182,6 +209,9 @@ def target_notes(target: TargetRecord, index: FigureIndex) -> tuple[str, ...]:
     skipped = [shipment.network.value for shipment in target.shipments if shipment.skipped]
     if skipped:
         notes.append(f"{' and '.join(dict.fromkeys(skipped))} {SKIPPED}")
+    loaded = [item.network.value for item in target.programming if item.network_skipped]
+    if loaded:
+        notes.append(f"{' and '.join(dict.fromkeys(loaded))} {LOADED}")
     return tuple(dict.fromkeys(plain(note) for note in notes))
 
 
@@ -193,7 +223,7 @@ def notes_under_table(record: RunRecord) -> list[Note]:
         for note in row.notes:
             targets_of.setdefault(note, []).append(row.target)
     failed = {row.notes[0] for row in rows if not row.done and row.notes}
-    ordered = sorted(targets_of, key=lambda text: (text not in failed, text.endswith(SKIPPED)))
+    ordered = sorted(targets_of, key=lambda text: (text not in failed, text.endswith((SKIPPED, LOADED))))
     everyone = len(record.targets) if len(record.targets) > 1 else None
     notes = [
         Note(text, ("all targets",) if len(targets_of[text]) == everyone else tuple(targets_of[text]))
@@ -201,6 +231,7 @@ def notes_under_table(record: RunRecord) -> list[Note]:
     ]
     notes += [Note(plain(text), ()) for text in record.notes]
     used = {target.source for target in record.targets}
+    used |= {figure.source for figure in record.figures if figure.value is not None}
     notes += [Note(SOURCE_MEANING[source], ()) for source in Source if source in used]
     notes.append(Note(MEMORY_NOTE, ()))
     return notes

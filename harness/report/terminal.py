@@ -52,9 +52,9 @@ def _wide(rows: list[DisplayRow], title: str) -> Table:
             Text(row.accuracy_quantized),
             _stack(row.delta, row.delta_interval),
             Text(row.agreement),
-            Text(row.latency_float),
-            Text(row.latency_quantized),
-            _stack(row.speedup, row.speedup_interval),
+            _stack(row.latency_float, row.latency_float_source),
+            _stack(row.latency_quantized, row.latency_quantized_source),
+            _stack(row.speedup, row.speedup_interval or row.speedup_source),
             _stack(row.memory_float, f"→ {row.memory_quantized}" if row.memory_quantized != MISSING else ""),
             _source(row),
         )
@@ -73,7 +73,13 @@ def _narrow(rows: list[DisplayRow], title: str) -> Table:
             Text.assemble(row.target, "\n", (row.board, "dim"), "\n", _source(row)),
             Text("Floating-Point\nQuantized\nRatio\n[95 %]"),
             _stack(row.accuracy_float, row.accuracy_quantized, row.delta, row.delta_interval, dim_from=3),
-            _stack(row.latency_float, row.latency_quantized, row.speedup, row.speedup_interval, dim_from=3),
+            _stack(
+                row.latency_float,
+                row.latency_quantized,
+                row.speedup,
+                row.speedup_interval or row.time_source,
+                dim_from=3,
+            ),
             _stack(row.memory_float, row.memory_quantized, row.memory_ratio),
         )
     return table
@@ -84,14 +90,19 @@ def _table() -> Table:
 
 
 def _stack(*lines: str, dim_from: int = 1) -> Text:
-    """Lines of one cell; from the second on (or `dim_from`) in a quieter voice."""
+    """Lines of one cell; from the second on (or `dim_from`) in a quieter voice; empty ones at the end are left out."""
     text = Text()
+    while len(lines) > dim_from and not lines[-1]:
+        lines = lines[:-1]
     for number, line in enumerate(lines):
         text.append(("\n" if number else "") + line, style="dim" if number >= dim_from else "")
     return text
 
 
 def _source(row: DisplayRow) -> Text:
-    if row.done:
-        return Text(row.source)
-    return Text.assemble(row.source, "\n", (row.status, "bold red"))
+    text = Text(row.source)
+    if row.time_source:
+        text.append(f"\ntime {row.time_source}")
+    if not row.done:
+        text.append(f"\n{row.status}", style="bold red")
+    return text

@@ -14,6 +14,9 @@ class Observer(Protocol):
     def message(self, who: str, text: str) -> None:
         """One line worth keeping on the screen."""
 
+    def log(self, who: str, line: str) -> None:
+        """One line of a long text about `who`, such as a compile log; the report holds all of it."""
+
     def finished(self, who: str, status: str) -> None:
         """`who` is through."""
 
@@ -25,6 +28,9 @@ class Silent:
         """Ignore."""
 
     def message(self, who: str, text: str) -> None:
+        """Ignore."""
+
+    def log(self, who: str, line: str) -> None:
         """Ignore."""
 
     def finished(self, who: str, status: str) -> None:

@@ -9,14 +9,14 @@ import pytest
 from scipy.stats import binomtest
 
 from harness.errors import BadResult
-from harness.judge.caveats import how_made
+from harness.judge.caveats import STANDS_IN, how_made
 from harness.judge.evaluate import Evaluation, evaluate
 from harness.judge.figure import Figure, Network, Source
 from harness.judge.metrics import accuracy, own_metric
 from harness.judge.statistics import tango
 from harness.judge.summarize import EMULATED_TIME_NOTE, TargetContext, accuracy_figures, target_figures
 from harness.quantize.rulebooks.rules import NOT_BIT_EXACT
-from harness.record import BlockRecord, Loading, QuantizedRecord, TargetRecord
+from harness.record import BlockRecord, DesignRecord, DesignRow, Loading, LoweredRecord, QuantizedRecord, TargetRecord
 
 F, Q, R = Network.FLOAT, Network.QUANTIZED, Network.RATIO
 IDS = [f"s{i}" for i in range(100)]
@@ -159,9 +159,58 @@ def test_how_the_scales_were_found_is_no_caveat_of_a_figure() -> None:
 
 def test_an_fpga_has_its_own_rows() -> None:
     table = figures_of(record(Source.EMULATED, "fpga"))
-    for metric in ("conv_threads", "fc_threads", "lut_percent", "bram_percent", "dsp_percent"):
+    for metric in ("clock_mhz", "conv_threads", "fc_threads", "lut_percent", "bram_percent", "dsp_percent"):
         assert table[F, metric].value is None
         assert table[Q, metric].note
+
+
+def design(network: Network, fps: float | None) -> DesignRecord:
+    rows = (
+        DesignRow("fps", fps, "1/s", Source.MODELLED, "error of the model 5 %" if fps else "no float network"),
+        DesignRow("dsp_percent", 15.595, "percent", Source.PUBLISHED, "a table"),
+    )
+    return DesignRecord(network, f"design of {network.value}", "ab" * 32, rows)
+
+
+def fpga(float_fps: float | None) -> TargetRecord:
+    return dataclasses.replace(record(Source.EMULATED, "fpga"), designs=(design(F, float_fps), design(Q, 19.2)))
+
+
+def test_each_network_of_an_fpga_has_the_figures_of_its_own_design() -> None:
+    table = figures_of(fpga(5.6))
+    assert table.keys() == figures_of(record(Source.EMULATED, "fpga")).keys()  # the same rows, modelled or not
+    for network, fps in ((F, 5.6), (Q, 19.2)):
+        row = table[network, "fps"]
+        assert (row.value, row.source, row.device) == (fps, Source.MODELLED, f"design of {network.value}")
+        assert "error of the model" in row.note
+        assert table[network, "dsp_percent"].source is Source.PUBLISHED
+        assert table[network, "latency_p90_ms"].value is None
+        assert table[network, "accuracy_top1"].source is Source.EMULATED
+    speedup = table[R, "speedup"]
+    assert speedup.value == pytest.approx(19.2 / 5.6)
+    assert (speedup.source, speedup.ci_low) == (Source.MODELLED, None)
+
+
+def test_without_a_float_rate_there_is_no_modelled_speedup() -> None:
+    table = figures_of(fpga(None))
+    assert (table[F, "fps"].value, table[F, "fps"].note) == (None, "no float network")
+    assert table[Q, "fps"].value == 19.2
+    assert (table[R, "speedup"].value, table[R, "speedup"].note) == (None, "no float network")
+
+
+def test_a_model_never_speaks_for_a_board_that_was_measured() -> None:
+    both = dataclasses.replace(record(environment="fpga"), designs=(design(F, 5.6), design(Q, 19.2)))
+    table = figures_of(both)
+    assert {figure.source for figure in table.values()} == {Source.MEASURED}
+    assert table[Q, "fps"].value == pytest.approx(1000, rel=0.05)
+
+
+def test_what_was_lowered_carries_its_claim_instead_of_the_caveat() -> None:
+    assert STANDS_IN == NOT_BIT_EXACT
+    lowered = LoweredRecord("gpu", "bit-exact to what is published", "cd" * 32, 9, (), ())
+    table = figures_of(dataclasses.replace(record(Source.EMULATED, "gpu"), lowered=lowered))
+    assert table[Q, "accuracy_top1"].note == "bit-exact to what is published"
+    assert table[F, "accuracy_top1"].note == ""
 
 
 def test_a_crashed_target_has_every_row_empty_with_the_reason() -> None:

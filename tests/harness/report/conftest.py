@@ -11,9 +11,21 @@ from harness.judge.evaluate import Evaluation, evaluate
 from harness.judge.figure import Network, Source
 from harness.judge.metrics import accuracy
 from harness.judge.summarize import target_figures
-from harness.record import BlockRecord, Loading, QuantizedRecord, RunRecord, Shipment, TargetRecord
+from harness.record import (
+    BlockRecord,
+    DesignRecord,
+    DesignRow,
+    Loading,
+    LoweredRecord,
+    Programming,
+    QuantizedRecord,
+    RunRecord,
+    Shipment,
+    TargetRecord,
+)
 
 F, Q = Network.FLOAT, Network.QUANTIZED
+CLAIM = "bit-exact to the published semantics of MathWorks' processor, not to silicon"
 DIGEST = {F: "3f" * 32, Q: "a0" * 32}
 
 #: What a hostile board, job file or data set may call itself.
@@ -106,6 +118,34 @@ def _target(name: str, board: str, environment: str, source: Source, seed: int) 
     return record, seed
 
 
+def _fpga(record: TargetRecord) -> TargetRecord:
+    """As a stand-in for an FPGA leaves it: lowered, modelled, programmed."""
+
+    def design(network: Network, name: str, fps: float, threads: int, lut: float) -> DesignRecord:
+        how = "error of the model 5.0 % mean, 4.0 % median on 9 published rows; fitted on LogoNet"
+        rows = (
+            DesignRow("fps", fps, "1/s", Source.MODELLED, how),
+            DesignRow("latency_p50_ms", 1e3 / fps, "ms", Source.MODELLED, how),
+            DesignRow("clock_mhz", 220.0, "MHz", Source.PUBLISHED),
+            DesignRow("conv_threads", float(threads), "", Source.PUBLISHED),
+            DesignRow("fc_threads", float(threads // 4), "", Source.PUBLISHED),
+            DesignRow("lut_percent", lut, "percent", Source.PUBLISHED, "resource table"),
+            DesignRow("bram_percent", None, "percent", Source.EMULATED, "not published"),
+        )
+        log = (f"compiling for {name}", "  1  Conv_0   Conv  (HW)", "  2  Softmax_1  Softmax  (SW)  notice: in float")
+        return DesignRecord(network, name, "d1" * 32, rows, f"{name}: {how}", log)
+
+    return dataclasses.replace(
+        record,
+        lowered=LoweredRecord("mathworks", CLAIM, "10" * 32, 9, ("Softmax_12 (Softmax): software: float",), ("X",)),
+        designs=(design(F, "zcu102_single", 5.6213, 16, 93.198), design(Q, "zcu102_int8", 18.9, 64, 62.31)),
+        programming=tuple(
+            Programming(network, name, "d1" * 32, DIGEST[network], "boot-7", "fe" * 32, True, network is Q)
+            for network, name in ((F, "zcu102_single"), (Q, "zcu102_int8"))
+        ),
+    )
+
+
 def build_run() -> RunRecord:
     """Three targets that finished and one whose agent died."""
     made = [
@@ -114,6 +154,7 @@ def build_run() -> RunRecord:
         _target("rpi-emulated", "raspberry-pi-4", "cpu", Source.EMULATED, 3),
         _target("zcu102-emulated", "zcu102", "fpga", Source.EMULATED, 4),
     ]
+    made[3] = (_fpga(made[3][0]), 4)
     error = "the agent's process died (SIGKILL) during timing; `quantrig resume 20260714-1015-digits` completes it"
     made[2] = (dataclasses.replace(made[2][0], status="crashed", error=error), 3)
     figures = []
@@ -159,6 +200,21 @@ def poison(record: RunRecord) -> RunRecord:
                 target.environment, next(texts), next(texts), 3, ((next(texts), next(texts)),), HOSTILE
             ),
             notes=HOSTILE,
+            lowered=None if target.lowered is None else LoweredRecord("dpu", next(texts), next(texts), 1, HOSTILE, ()),
+            designs=tuple(
+                dataclasses.replace(
+                    one,
+                    design=next(texts),
+                    note=next(texts),
+                    compile_log=HOSTILE,
+                    rows=tuple(dataclasses.replace(row, note=next(texts)) for row in one.rows),
+                )
+                for one in target.designs
+            ),
+            programming=tuple(
+                dataclasses.replace(one, design=next(texts), boot_id=next(texts), device=next(texts))
+                for one in target.programming
+            ),
             loadings=tuple(
                 dataclasses.replace(load, runtime=next(texts), providers=(next(texts),)) for load in target.loadings
             ),

@@ -139,12 +139,38 @@ def test_the_order_and_the_plain_words(html: str) -> None:
     positions = [text.index(word) for word in order]
     assert positions == sorted(positions)
     assert "jetson-emulated, rpi-emulated, zcu102-emulated are emulated" in text
+    assert "Times of zcu102-emulated are modelled" in text
     assert "An emulated network is not smaller" in text
     assert "softmax stays float: its output needs more than 8 bits" in text
     assert "already on the board, skipped" in text
     assert "QDQ arithmetic, not bit-exact" in text
     assert "AMD EPYC" in text
     assert text.count("method mse: best output SQNR") == 4  # where quantization is described, once a target
+
+
+def test_every_row_of_a_target_says_how_its_numbers_came_to_be(html: str) -> None:
+    rows = re.findall(r"<tr><th scope=\"row\">(\w+)</th>(.*?)</tr>", html.partition('id="target-4"')[2])
+    cells = {name: re.findall(r"<td[^>]*>(.*?)</td>", rest) for name, rest in rows}
+    assert cells["fps"][:4] == ["5.62 1/s", "18.9 1/s", "", "modelled"]
+    assert cells["lut_percent"][:4] == ["93.2 %", "62.3 %", "", "published"]
+    assert cells["accuracy_top1"][3] == "emulated"
+    assert cells["speedup"][:3] == ["3.36×", "", "modelled"]  # noqa: RUF001
+
+
+def test_a_compile_log_is_there_and_folded_away(html: str) -> None:
+    page = Page(html)
+    assert [a for tag, a in page.elements if tag == "details"].count({"class": "log"}) == 2
+    assert "open" not in {name for tag, a in page.elements if tag == "details" for name in a}
+    assert "1 Conv_0 Conv (HW)" in page.text()
+    assert "2 Softmax_1 Softmax (SW) notice: in float" in page.text()
+
+
+def test_programming_says_what_was_skipped(html: str) -> None:
+    text = Page(html).text()
+    assert "Quantized zcu102_int8 already loaded, skipped already loaded, skipped" in text
+    assert "Floating-Point zcu102_single already loaded, skipped programmed" in text
+    assert "boot-7" in text
+    assert f"Lowered for zcu102-emulated, sha256 {'10' * 32}" in text
 
 
 def test_a_run_without_any_result_still_has_a_page(run_record: RunRecord) -> None:

@@ -44,6 +44,11 @@ def test_rows_show_the_figures(run_record: RunRecord) -> None:
     jetson = rows["jetson-emulated"]
     assert {jetson.latency_float, jetson.latency_quantized, jetson.speedup} == {"–"}  # noqa: RUF001
     assert jetson.source == "emulated"
+    fpga = rows["zcu102-emulated"]
+    assert (fpga.latency_quantized, fpga.latency_quantized_source) == ("52.9", "modelled")
+    assert (fpga.speedup, fpga.speedup_interval, fpga.speedup_source) == ("3.36×", "", "modelled")  # noqa: RUF001
+    assert fpga.source_and_status == "emulated, time modelled"
+    assert not machine.time_source
     crashed = rows["rpi-emulated"]
     assert crashed.source_and_status == "emulated, crashed"
     assert {crashed.accuracy_float, crashed.delta, crashed.memory_float} == {"–"}  # noqa: RUF001
@@ -54,7 +59,12 @@ def test_notes_come_once_failures_first(run_record: RunRecord) -> None:
     lines = [note.line for note in notes_under_table(run_record)]
     assert len(set(lines)) == len(lines)
     assert lines[0].startswith("rpi-emulated: crashed: ")
-    assert "jetson-emulated, zcu102-emulated: QDQ arithmetic, not bit-exact" in lines
+    assert "jetson-emulated: QDQ arithmetic, not bit-exact" in lines
+    assert "zcu102-emulated: bit-exact to the published semantics of MathWorks' processor, not to silicon" in lines
+    assert "zcu102-emulated: Quantized already loaded into the logic, programming skipped" in lines
+    assert any(line.startswith("zcu102-emulated: modelled: zcu102_int8: error of the model 5.0 %") for line in lines)
+    assert any(line.startswith("modelled: computed by a performance model") for line in lines)
+    assert any(line.startswith("published: quoted") for line in lines)
     assert "all targets: Floating-Point already on the board, skipped" in lines
     assert any("emulated network is not smaller" in line for line in lines)
     assert any(line.startswith("emulated: no board was there") for line in lines)
@@ -84,6 +94,7 @@ def test_the_terminal_table_fits_and_nothing_is_cut(run_record: RunRecord, width
     text = shown(run_record, width)
     assert max(cell_len(line) for line in text.splitlines()) <= width
     assert "…" not in text
+    assert "modelled" in text.partition("jetson-emulated: QDQ")[0]  # in the table itself, not only in a note
     for wanted in ("98.06 %", "−0.56 pt", "0.432", "0.247", "1.75×", "[1.74, 1.76]", "measured", "crashed"):  # noqa: RUF001
         assert wanted in text
     for target in run_record.targets:
@@ -124,6 +135,8 @@ def test_markdown_table_reads_back(run_record: RunRecord) -> None:
     assert rows[1][3:5] == ["98.06 %", "97.50 %"]
     assert rows[1][9].startswith("1.75×")  # noqa: RUF001
     assert rows[3][-1] == "crashed"
+    assert rows[4][7:10] == ["178 (modelled)", "52.9 (modelled)", "3.36× (modelled)"]  # noqa: RUF001
+    assert rows[4][11] == "emulated, time modelled"
 
 
 def test_markdown_of_a_hostile_run_is_only_text(hostile_record: RunRecord) -> None:
