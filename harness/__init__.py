@@ -20,6 +20,7 @@ from harness._version import __version__
 if TYPE_CHECKING:
     from harness.api import Quantizer as Quantizer
     from harness.api import run as run
+    from harness.emulation.performance.estimate import estimate as estimate
     from harness.judge.comparison import Comparison as Comparison
     from harness.quantize import details as details
     from harness.quantize import network_metrics as network_metrics
@@ -35,12 +36,13 @@ _HOMES = {
     "Quantizer": "harness.api",
     "Run": "harness.runs.engine",
     "details": "harness.quantize",
+    "estimate": "harness.emulation.performance.estimate",
     "network_metrics": "harness.quantize",
     "prepare": "harness.quantize",
     "run": "harness.api",
 }
 
-__all__ = ["Comparison", "Quantizer", "Run", "__version__", "details", "network_metrics", "prepare", "run"]
+__all__ = ["Comparison", "Quantizer", "Run", "__version__", "details", "estimate", "network_metrics", "prepare", "run"]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 (whatever the name stands for)
