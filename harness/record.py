@@ -136,6 +136,7 @@ class DesignRecord:
         rows: its figures.
         note: how far the model is from published figures, one line for beneath a table; "" without a model.
         compile_log: layers in hardware and software, groups and memory map, line by line.
+        remarks: what a reader must know of these figures, a sentence each.
     """
 
     network: Network
@@ -144,6 +145,7 @@ class DesignRecord:
     rows: tuple[DesignRow, ...] = ()
     note: str = ""
     compile_log: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from harness.errors import UserError
 from harness.job import Job
 from harness.judge.metrics import resolve_metrics
 from harness.quantize.sequence import with_states, zero_state
+from harness.runs.designs import check_designs
 from harness.runs.networks import calibration_feeds
 from harness.runs.profile import Profile
 from harness.targets.lab import Lab, Target
@@ -111,6 +112,7 @@ def make_plan(
         if target.via.kind == "qemu":
             message = f"{target.name}: `via: qemu` is not in this version yet; use `via: emulated` for its arithmetic"
             raise UserError(message)
+    check_designs(targets)
     identity = run_id or new_run_id(job.name)
     inputs = tuple(network_inputs(job.model))
     fed = data_inputs(inputs, job.state)
