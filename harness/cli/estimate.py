@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from harness.emulation.performance.estimate import Estimate
     from harness.emulation.performance.timing import LayerTiming
 
+#: Terminals at least this wide see every column and the rule of each buffer; narrower than `_NARROW`, the least.
+_WIDE, _NARROW = 110, 76
+
 
 def estimate(
     model: Annotated[Path, typer.Argument(help="A float or Q/DQ network.", metavar="MODEL.onnx")],
@@ -39,7 +42,7 @@ def estimate(
     log: Annotated[bool, typer.Option("--log", help="Print the compile log instead of the tables.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Cycles, time, memory and resources on one of MathWorks' bitstreams or on a DPU: modelled, with the error known."""
+    """Cycles, time, memory and resources on one of MathWorks' bitstreams or on a DPU, with the error of the model."""
     from rich.console import Console
 
     from harness.emulation.performance.estimate import estimate as estimated
@@ -99,15 +102,14 @@ def _layer_table(found: Estimate, width: int) -> object:
     from harness.report.text import shortened
 
     numbers = {note: number for number, note in enumerate(_notes(found), start=1)}
-    wide = width >= 110
+    wide, narrow = width >= _WIDE, width < _NARROW
     table = Table(box=None, pad_edge=False)
-    table.add_column("layer", no_wrap=True)
-    table.add_column("type", no_wrap=True)
-    for column in ("", "group") if wide else ("",):
+    for column in ("layer", *(() if narrow else ("type",)), "", *(("group",) if wide else ())):
         table.add_column(column, no_wrap=True)
     for column in ("cycles", "ms", *(("FPS",) if wide else ())):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("bound", no_wrap=True)
+    if not narrow:
+        table.add_column("bound", no_wrap=True)
     table.add_column("util. %" if wide else "util.", justify="right", no_wrap=True)
     for layer in found.timing.layers:
         note = layer.reason or layer.note
@@ -119,9 +121,9 @@ def _layer_table(found: Estimate, width: int) -> object:
         use = "-" if layer.utilization is None else f"{100 * layer.utilization:.1f}"
         table.add_row(
             Text(shortened(layer.name, length) + mark),
-            Text(shortened(layer.op_type, 20 if wide else 12)),
+            *(() if narrow else (Text(shortened(layer.op_type, 20 if wide else 12)),)),
             *cells,
-            layer.bound or "-",
+            *(() if narrow else (layer.bound or "-",)),
             use,
         )
     return table
@@ -147,17 +149,17 @@ def _total(found: Estimate) -> str:
 
 def _print_memory(found: Estimate, console: Console) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     memory = found.memory_map
     assert memory is not None  # checked by the caller
-    console.print(
-        f"\nExternal memory, pages of {memory.page_bytes // 1024} KiB ({memory.page_source})", highlight=False
-    )
+    console.print(Text(f"\nExternal memory, pages of {memory.page_bytes // 1024} KiB ({memory.page_source})"))
+    wide = console.width >= _WIDE
     table = Table("buffer", "offset", box=None, pad_edge=False)
     table.add_column("bytes", justify="right", no_wrap=True)
     table.add_column("basis", overflow="fold")
     for buffer in memory.buffers:
-        basis = f"{buffer.basis}: {buffer.note}"
+        basis = f"{buffer.basis}: {buffer.note}" if wide else buffer.basis
         table.add_row(buffer.name, f"0x{buffer.offset_bytes:08x}", f"{buffer.size_bytes:,}", basis)
     table.add_row("end", f"0x{memory.total_bytes:08x}", f"{memory.total_bytes:,}", "")
     console.print(table)
@@ -169,7 +171,7 @@ def _print_resources(found: Estimate, console: Console) -> None:
     if not found.resources:
         return
     shares = (
-        f"{share.name} {share.count:,.0f}" + ("" if share.percent is None else f" ({share.percent:.4g} %)")
+        f"{share.name} {share.count:,.0f}" + ("" if share.percent is None else f" ({share.percent:.1f} %)")
         for share in found.resources
     )
     origins = ", ".join(dict.fromkeys(share.origin for share in found.resources))

@@ -92,15 +92,22 @@ def layer_groups(placed: tuple[Placed, ...]) -> tuple[LayerGroup, ...]:
     )
 
 
-def input_image(volume: Volume) -> Volume:
-    """An input of the network as the processor stores it.
+def input_images(network: NetworkShape) -> tuple[Volume, ...]:
+    """The inputs of a network as the processor stores them.
 
-    A vector, and a matrix, count as one-channel images: so has it the one published network that begins with a fully
-    connected layer (MNIST-FC: 784 values take 784 pixels of its memory map, not 196).
+    An input that is transposed first (channels last in the file) is stored as that makes it. A vector, and a matrix,
+    count as one-channel images: so has it the one published network that begins with a fully connected layer (MNIST-FC:
+    784 values take 784 pixels of its memory map, not 196).
     """
-    if volume.height == 1:
-        return Volume(1, volume.channels, volume.width)
-    return volume
+    turned = [layer for layer in network.layers if _turns_input(layer, network)]
+    volumes = [turned[0].output] if turned else list(network.inputs.values())
+    return tuple(Volume(1, it.channels, it.width) if it.height == 1 else it for it in volumes)
+
+
+def _turns_input(layer: LayerShape, network: NetworkShape) -> bool:
+    """It alone reads the network's one input, and changes its layout."""
+    alone = len(network.inputs) == 1 and sum("" in other.parents for other in network.layers) == 1
+    return alone and layer.op_type == "Transpose" and layer.parents == ("",)
 
 
 class _Placer:
@@ -135,6 +142,8 @@ class _Placer:
     def _nothing_to_compute(self, layer: LayerShape) -> str | None:
         if layer.op_type in _FREE:
             return "changes no value: nothing to compute"
+        if _turns_input(layer, self.network):
+            return "the host writes the input in the processor's own layout"
         if layer.op_type == "Pad" and self._read_by_windows(layer):
             return "padding of the layer behind it"
         if layer.kind in _ELEMENTWISE and len(layer.inputs) == 1:

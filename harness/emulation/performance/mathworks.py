@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.emulation.lowered import Where
-from harness.emulation.performance.hardware import Placed, input_image, place_layers
+from harness.emulation.performance.hardware import Placed, input_images, place_layers
 from harness.emulation.performance.layers import LayerShape, NetworkShape, Volume
 from harness.emulation.performance.processors import Processor
 from harness.emulation.performance.timing import Bound, LayerTiming, NetworkTiming
@@ -76,11 +76,16 @@ def kernel_tiles(layer: LayerShape, lanes: int) -> int:
 
     Depthwise layers take `lanes` channels at a time; groups come one after the other.
     """
-    inside = _ceil(layer.kernel[0], _TILE) * _ceil(layer.kernel[1], _TILE)
+    inside = tiles_of_kernel(layer)
     if layer.kind == "depthwise":
         return _ceil(layer.output.channels, lanes) * inside
     into, out = layer.inputs[0].channels // layer.groups, layer.output.channels // layer.groups
     return layer.groups * _ceil(into, lanes) * _ceil(out, lanes) * inside
+
+
+def tiles_of_kernel(layer: LayerShape) -> int:
+    """How many tiles of 3x3 cover the window of one channel."""
+    return _ceil(layer.kernel[0], _TILE) * _ceil(layer.kernel[1], _TILE)
 
 
 def flattened_for(placed: Placed, network: NetworkShape) -> Volume:
@@ -89,10 +94,8 @@ def flattened_for(placed: Placed, network: NetworkShape) -> Volume:
     if placed.source:
         made = network.layer(placed.source).output
         return made if made.elements == layer.inputs[0].elements else layer.inputs[0]
-    for volume in network.inputs.values():
-        if volume.elements == layer.inputs[0].elements:
-            return input_image(volume)
-    return layer.inputs[0]
+    images = input_images(network)
+    return next((image for image in images if image.elements == layer.inputs[0].elements), layer.inputs[0])
 
 
 def padded_elements(volume: Volume, lanes: int) -> int:

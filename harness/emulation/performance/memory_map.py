@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from harness.emulation.performance.hardware import Placed, input_image, place_layers
-from harness.emulation.performance.layers import NetworkShape, Volume
-from harness.emulation.performance.mathworks import flattened_for, kernel_tiles, padded_elements
+from harness.emulation.performance.hardware import Placed, input_images, place_layers
+from harness.emulation.performance.layers import LayerShape, NetworkShape, Volume
+from harness.emulation.performance.mathworks import flattened_for, kernel_tiles, padded_elements, tiles_of_kernel
 from harness.emulation.performance.processors import Processor
 
 #: rule: byte-exact on both published maps; estimated: no rule is published, the note says what the size is.
@@ -17,10 +17,10 @@ Basis = Literal["rule", "estimated"]
 #: Images that the input (and the result) has room for; the default of MathWorks' compiler.
 FRAMES = 30
 _BIAS_BYTES = 4
-#: ConvWeightData of LogoNet on zcu102_int8, 66 pages, is this much for each 3x3 kernel: 8 bytes a weight, 4 a bias.
-_KERNEL_BYTES = 9 * 8 + 4
-#: InstructionData of LogoNet on zcu102_int8, 37 pages, over the 1,868 kernel and pooling tiles of its layers at p = 8.
-_TILE_INSTRUCTION_BYTES = 4_849_664 / 1_868
+#: ConvWeightData of LogoNet on zcu102_int8, 66 pages: so many values a weight, and a 3x3 kernel of one channel.
+_WEIGHT_VALUES, _KERNEL_VALUES = 8, 4
+#: InstructionData of LogoNet on zcu102_int8, 37 pages, over its 8 layers in the convolution module, of 64 threads.
+_LAYER_INSTRUCTION_BYTES, _INSTRUCTION_THREADS = 4_849_664 // 8, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ class _Planner:
 
     def _sizes(self) -> Iterator[tuple[str, int, Basis, str]]:
         lanes, bytes_each = self.processor.lanes, self.processor.element_bytes
-        images = [input_image(volume) for volume in self.network.inputs.values()]
+        images = input_images(self.network)
         frame = sum(padded_elements(image, lanes) for image in images) * bytes_each
         yield (
             "InputData",
@@ -140,13 +140,14 @@ class _Planner:
             "InstructionData",
             self._instruction_bytes(),
             "estimated",
-            "no published rule: LogoNet's on zcu102_int8 by number of kernel tiles, at least a page",
+            "no published rule: LogoNet's on zcu102_int8 for each layer outside the fc module, more with fewer threads",
         )
         yield (
             "ConvWeightData",
-            sum(kernel_tiles(item.layer, lanes) for item in self._convolutions()) * lanes**2 * _KERNEL_BYTES,
+            sum(self._kernel_values(item.layer) for item in self._convolutions()) * bytes_each,
             "estimated",
-            f"no published rule: {_KERNEL_BYTES} bytes for each 3x3 kernel, LogoNet's on zcu102_int8",
+            f"no published rule: {_WEIGHT_VALUES} values a weight, {_KERNEL_VALUES} a 3x3 kernel, channels padded, as "
+            "LogoNet's on zcu102_int8: an upper estimate",
         )
         yield (
             "FCWeightData",
@@ -157,6 +158,11 @@ class _Planner:
 
     def _convolutions(self) -> list[Placed]:
         return [item for item in self.conv if item.layer.kind in {"conv", "depthwise", "transposed"}]
+
+    def _kernel_values(self, layer: LayerShape) -> int:
+        tiles, inside = kernel_tiles(layer, self.processor.lanes), tiles_of_kernel(layer)
+        taps = layer.kernel[0] * layer.kernel[1]
+        return tiles // inside * self.processor.lanes**2 * (_WEIGHT_VALUES * taps + _KERNEL_VALUES * inside)
 
     def _results(self) -> list[Volume]:
         """What leaves the processor: read by the host or by layers in software."""
@@ -174,21 +180,16 @@ class _Planner:
 
     def _system_bytes(self) -> int:
         page, lanes, each = self.processor.page_bytes, self.processor.lanes, self.processor.element_bytes
-        volumes = [input_image(volume) for volume in self.network.inputs.values()]
+        volumes = list(input_images(self.network))
         # the normalized input takes the place of the input
         volumes += [item.layer.output for item in (*self.conv, *self.custom) if not _first(item)]
         size = sum(_pages(padded_elements(volume, lanes) * each, page) for volume in volumes)
         return size + (page if self.fc else 0)
 
     def _instruction_bytes(self) -> int:
-        lanes = self.processor.lanes
-        tiles = sum(kernel_tiles(item.layer, lanes) for item in self._convolutions())
-        tiles += sum(
-            -(-item.layer.output.channels // lanes)
-            for item in (*self.conv, *self.custom)
-            if item.layer.kind not in {"conv", "depthwise", "transposed"} and not _first(item)
-        )
-        return max(1, round(tiles * _TILE_INSTRUCTION_BYTES))
+        layers = sum(not _first(item) for item in (*self.conv, *self.custom))
+        more = max(1.0, _INSTRUCTION_THREADS / self.processor.conv_threads)
+        return max(1, round(layers * _LAYER_INSTRUCTION_BYTES * more))
 
     def _fc_bytes(self, item: Placed) -> int:
         layer, each = item.layer, self.processor.element_bytes
