@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.harness.emulation.reference.agreement import Agreement, compare
+from tests.harness.emulation.reference.checks import INTEGER, agree, often
 from tests.harness.emulation.reference.drawing import (
     STYLES,
     Array,
@@ -22,21 +22,6 @@ from tests.harness.emulation.reference.drawing import (
     step,
 )
 from tests.harness.emulation.reference.written import Written
-
-INTEGER = ["dpu", "mathworks", "host"]
-_property = settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-
-
-def agree(net: Written, arithmetic: str, feed: dict[str, Array], folder: Path, *layers: str) -> Agreement:
-    found = compare(net.save(folder / "net.onnx"), arithmetic, feed)
-    assert found.differing == {}
-    assert found.lowered.notices == () or not layers
-    assert found.hardware >= set(layers)
-    return found
 
 
 def activate(draw: st.DrawFn, net: Written, value: str, slopes: list[int], arithmetic: str, span: float) -> str:
@@ -107,7 +92,7 @@ def _convolutions(draw: st.DrawFn, arithmetic: str, transposed: bool) -> tuple[W
 
 
 @pytest.mark.parametrize("arithmetic", INTEGER)
-@_property
+@often
 @given(data=st.data())
 def test_convolution(arithmetic: str, data: st.DataObject, tmp_path: Path) -> None:
     net, feed = data.draw(_convolutions(arithmetic, transposed=False))
@@ -115,7 +100,7 @@ def test_convolution(arithmetic: str, data: st.DataObject, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("arithmetic", INTEGER)
-@_property
+@often
 @given(data=st.data())
 def test_transposed_convolution(arithmetic: str, data: st.DataObject, tmp_path: Path) -> None:
     net, feed = data.draw(_convolutions(arithmetic, transposed=True))
@@ -153,7 +138,7 @@ def _products(draw: st.DrawFn, arithmetic: str) -> tuple[Written, dict[str, Arra
 
 
 @pytest.mark.parametrize("arithmetic", INTEGER)
-@_property
+@often
 @given(data=st.data())
 def test_matrix_product(arithmetic: str, data: st.DataObject, tmp_path: Path) -> None:
     net, feed = data.draw(_products(arithmetic))
@@ -161,7 +146,7 @@ def test_matrix_product(arithmetic: str, data: st.DataObject, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("arithmetic", INTEGER)
-@_property
+@often
 @given(data=st.data())
 def test_product_of_two_activations(arithmetic: str, data: st.DataObject, tmp_path: Path) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))

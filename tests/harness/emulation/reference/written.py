@@ -33,7 +33,7 @@ class Written:
         self.constants.append(numpy_helper.from_array(value, name))
         return name
 
-    def input(self, name: str, shape: Sequence[int], step: float, kind: type = np.int8) -> str:
+    def input(self, name: str, shape: Sequence[int | str], step: float, kind: type = np.int8) -> str:
         """A float input that becomes integers at once."""
         self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(shape)))
         return self.pair(name, step, kind)
@@ -48,7 +48,9 @@ class Written:
             "DequantizeLinear", [f"{name}.quantized", *scale], f"{name}.dequantized", f"{name}.DequantizeLinear"
         )
 
-    def integers(self, name: str, values: Array, step: float | Array, axis: int | None = None) -> str:
+    def integers(
+        self, name: str, values: Array, step: float | np.floating[Any] | Array, axis: int | None = None
+    ) -> str:
         """Integers of the file with their step, or a step for each index along an axis."""
         steps = np.asarray(step, np.float32)
         self.constant(name, values)
