@@ -17,7 +17,8 @@ from harness.quantize.placement import Plan
 from harness.quantize.recurrent.weights import int8_weights
 from harness.quantize.rulebooks.rules import Placement
 from harness.quantize.scales import Affine, constant_scale, power_of_two
-from harness.quantize.shifts import PRODUCTS, SUMS, constant_position, position_of
+from harness.quantize.shift_limits import operands_of
+from harness.quantize.shifts import position_of
 from harness.quantize.units import EXCLUDED, Port, Unit
 from harness.quantize.weights import LayerParameters, QuantizedTensor
 
@@ -105,24 +106,22 @@ class _Builder:
 
     def _constant(self, unit: Unit, port: Port) -> None:
         value = self.graph.array(port.tensor)
-        affine = self._within_shifts(unit, value, constant_scale(value, self.plan.rules.activation))
+        affine = self._read_at(unit).get(port) or constant_scale(value, self.plan.rules.activation)
         stem = self.name(f"{port.tensor}.{port.node}.quantized")
         self._dequantize(port, stem, affine.quantize(value), np.asarray(affine.scale), affine.zero_point, None)
 
-    def _within_shifts(self, unit: Unit, value: NDArray[np.generic], affine: Affine) -> Affine:
-        """A constant operand's scale where the other operand and the result leave it one."""
-        limits = self.plan.rules.shifts
-        other, result = (self.plan.group_of.get(name) for name in (unit.data[0].tensor, unit.output))
-        if limits is None or other is None or unit.op_type not in PRODUCTS | SUMS:
-            return affine
-        position = constant_position(
-            limits,
-            unit.op_type,
-            position_of(affine.scale) if value.any() else None,
-            position_of(self.scales[other].scale),
-            None if result is None else position_of(self.scales[result].scale),
-        )
-        return replace(affine, scale=np.float32(power_of_two(-position)))
+    def _read_at(self, unit: Unit) -> dict[Port, Affine]:
+        """Operands that a layer takes at another position than their own, for the board's shifts."""
+        if self.plan.rules.shifts is None:
+            return {}
+        positions = {group: position_of(affine.scale) for group, affine in self.scales.items()}
+        found = {}
+        for operand in operands_of(self.graph, self.plan, unit, positions) or ():
+            constant = operand.port in unit.constants
+            if operand.port is not None and (constant or operand.read < operand.made):
+                like = self.scales[self.plan.group_of[unit.data[0].tensor]]
+                found[operand.port] = replace(like, scale=np.float32(power_of_two(-operand.read)))
+        return found
 
     def _replace(self, port: Port, quantized: QuantizedTensor, what: str) -> None:
         key = None
@@ -166,6 +165,16 @@ class _Builder:
         """A Q/DQ pair per quantized tensor, read by the edges of the plan."""
         for tensor, group in self.plan.group_of.items():
             self._pair(tensor, self.scales[group])
+        for unit in self.plan.units:
+            for port, affine in self._read_at(unit).items():
+                if port in unit.data:
+                    self._once_more(port, affine)
+
+    def _once_more(self, port: Port, affine: Affine) -> None:
+        """Round a tensor to a coarser step for one of its readers."""
+        node = self.nodes[port.node]
+        stem = self.name(f"{port.tensor}.{port.node}")
+        _connect(node, port.slot, self._marked(node.input[port.slot], self.name(f"{stem}.dequantized"), stem, affine))
 
     def _pair(self, tensor: str, affine: Affine) -> None:
         source, result = tensor, self.name(f"{tensor}.dequantized")
@@ -175,16 +184,25 @@ class _Builder:
             source, result = self.name(f"{tensor}.float"), tensor
             maker = self.graph.producer[tensor]
             maker.output[list(maker.output).index(tensor)] = source
-        scale, zero_point = self.name(f"{tensor}.scale"), self.name(f"{tensor}.zero_point")
+        self._marked(source, result, tensor, affine)
+        for use in self.graph.uses[tensor]:
+            if (use.node.name, use.slot) in self.plan.edges:
+                _connect(use.node, use.slot, result)
+            elif source != tensor:
+                _connect(use.node, use.slot, source)
+
+    def _marked(self, source: str, result: str, stem: str, affine: Affine) -> str:
+        """A QuantizeLinear and the DequantizeLinear that reads it."""
+        scale, zero_point = self.name(f"{stem}.scale"), self.name(f"{stem}.zero_point")
         set_initializer(self.model, scale, np.asarray(affine.scale, np.float32))
         set_initializer(self.model, zero_point, np.asarray(affine.zero_point, affine.dtype))
-        integers = self.name(f"{tensor}.quantized")
+        integers = self.name(f"{stem}.quantized")
         self.new.append(
             onnx.helper.make_node(
                 "QuantizeLinear",
                 [source, scale, zero_point],
                 [integers],
-                name=self.name(f"{tensor}.QuantizeLinear"),
+                name=self.name(f"{stem}.QuantizeLinear"),
             )
         )
         self.new.append(
@@ -192,14 +210,10 @@ class _Builder:
                 "DequantizeLinear",
                 [integers, scale, zero_point],
                 [result],
-                name=self.name(f"{tensor}.DequantizeLinear"),
+                name=self.name(f"{stem}.DequantizeLinear"),
             )
         )
-        for use in self.graph.uses[tensor]:
-            if (use.node.name, use.slot) in self.plan.edges:
-                _connect(use.node, use.slot, result)
-            elif source != tensor:
-                _connect(use.node, use.slot, source)
+        return result
 
     def finish(self) -> ModelProto:
         """Sort the nodes and drop what nothing reads."""

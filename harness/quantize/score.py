@@ -48,8 +48,10 @@ def _is_float(graph: Graph, name: str) -> bool:
 def rounded_tensors(graph: Graph) -> dict[str, str]:
     """Tensor → the same after its rounding to int8, as the next layer reads it; of an int8 network's activations."""
     found: dict[str, str] = {}
+    # What is rounded once more for one of its readers is that reader's affair.
+    again = {name for node in graph.nodes if node.op_type == "DequantizeLinear" for name in node.output}
     for node in graph.nodes:
-        if node.op_type != "QuantizeLinear":
+        if node.op_type != "QuantizeLinear" or node.input[0] in again:
             continue
         readers = [use.node for use in graph.uses[node.output[0]] if use.node.op_type == "DequantizeLinear"]
         if readers:

@@ -9,26 +9,36 @@ Only positions of activations are searched for; those of weights, biases and con
 and whatever else shift_cut and shift_bias ask for is met by coarser weights (a cut above 16 bits drops what they lose)
 or a coarser bias. All constraints let positions go down only, which saturates nothing, so the highest positions that
 satisfy them are unique and what a walk through the network, repeated until nothing moves, ends in. An operand of a sum
-that is needed elsewhere is not made coarser for that sum: the sum is float then.
+that is needed as it is elsewhere is not made coarser for that sum, but rounded once more in front of it.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.quantize.graph import Graph
 from harness.quantize.placement import Plan
 from harness.quantize.rulebooks.rules import ShiftLimits
 from harness.quantize.scales import HIGHEST_POSITION, LOWEST_POSITION, Affine, constant_scale, power_of_two
-from harness.quantize.shifts import GATE_POSITION, PRODUCTS, SUMS, LayerShifts, constant_position, position_of
-from harness.quantize.units import Unit
+from harness.quantize.shifts import (
+    GATE_POSITION,
+    PRODUCTS,
+    SUMS,
+    LayerShifts,
+    finest_result,
+    operand_positions,
+    position_of,
+)
+from harness.quantize.units import Port, Unit
 
 #: Moves that a one-line note names.
 _NAMED = 4
+#: Where a concatenation makes a layer's result share the scale of what it reads, each step down asks for another.
+_BOTTOMLESS = "its weights move its result so far from its input that the board cannot shift it back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +60,7 @@ class Held:
 
     Args:
         scales: scale group → scale and zero point.
-        refused: layer → why no positions of its operands satisfy the limits; it has to be float.
+        refused: layer → why no positions satisfy its limits; it has to be float, and the others looked at again.
         moved: one line a position that was moved, in the network's order.
     """
 
@@ -90,7 +100,53 @@ def hold(graph: Graph, plan: Plan, scales: Mapping[str, Affine], wanted: Mapping
         else replace(affine, scale=np.float32(power_of_two(-walk.positions[group])))
         for group, affine in scales.items()
     }
-    return Held(held, walk.refused(), tuple(_moves(plan, scales, held, wanted)))
+    return Held(held, walk.refused, tuple(_moves(graph, plan, scales, held, wanted)))
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One of the two operands of a sum or product.
+
+    Args:
+        port: where it enters; None for the gate of a HardSwish.
+        made: its own position.
+        read: the position at which this layer can take it.
+    """
+
+    port: Port | None
+    made: int
+    read: int
+
+
+def operands_of(graph: Graph, plan: Plan, unit: Unit, positions: Mapping[str, int]) -> list[Operand] | None:
+    """Both operands of a sum or product of 8-bit values, a constant first; None of other layers, or without limits.
+
+    Args:
+        graph: the prepared network.
+        plan: what is quantized.
+        unit: the layer.
+        positions: of the scale groups.
+    """
+    limits = plan.rules.shifts
+    if limits is None or unit.weight is not None or unit.op_type not in PRODUCTS | SUMS:
+        return None
+    groups = [plan.group_of.get(port.tensor) for port in unit.data]
+    result = positions.get(plan.group_of.get(unit.output, ""))
+    made = [(port, positions[group]) for port, group in zip(unit.data, groups, strict=True) if group is not None]
+    ports: list[tuple[Port | None, int]] = [*made]
+    if unit.constants and made:
+        value = graph.array(unit.constants[0].tensor)
+        other = made[0][1]
+        own = position_of(constant_scale(value, plan.rules.activation).scale)
+        if not value.any():  # any position would do
+            own = other if unit.op_type in SUMS else (result or 0) - other
+        ports.insert(0, (unit.constants[0], own))
+    elif unit.op_type == "HardSwish":
+        ports.append((None, GATE_POSITION))
+    if len(ports) != 2:
+        return None
+    read = operand_positions(limits, unit.op_type, [position for _, position in ports], result)
+    return [Operand(port, position, at) for (port, position), at in zip(ports, read, strict=True)]
 
 
 def note_of(moved: tuple[str, ...]) -> str:
@@ -112,120 +168,60 @@ class _Walk:
         self._plan = plan
         self._limits = limits
         self._wanted = wanted
-        self._constants = {
-            unit.name: _best(graph.array(unit.constants[0].tensor), plan)
-            for unit in plan.units
-            if unit.constants and unit.op_type in PRODUCTS | SUMS
-        }
-        self._sizes: dict[str, int] = {}
-        for group in plan.group_of.values():
-            self._sizes[group] = self._sizes.get(group, 0) + 1
-        self._bottomless: dict[str, str] = {}
+        self._sizes = Counter(plan.group_of.values())
         self.positions = {group: position_of(affine.scale) for group, affine in scales.items()}
+        #: Layer → why no positions satisfy the limits.
+        self.refused: dict[str, str] = {}
 
     def settle(self) -> None:
         """Lower positions until no layer asks for it. Each step lowers one by 1 at least, and none below the floor."""
         moved = True
-        while moved:
+        while moved and not self.refused:
             moved = False
             for unit in self._plan.units:
                 for group, bound in self._bounds(unit):
                     if self.positions[group] <= bound:
                         continue
                     if bound < LOWEST_POSITION:
-                        # Its result shares a scale with its own input: every step down asks for another.
-                        self._bottomless[unit.name] = (
-                            "its result shares a scale with its input, from which its weights move it too far away"
-                        )
-                        continue
+                        # One at a time: those behind it went down with it.
+                        self.refused = {unit.name: _BOTTOMLESS}
+                        return
                     self.positions[group] = bound
                     moved = True
-
-    def refused(self) -> dict[str, str]:
-        """Layers with operands too far apart, which other layers need as they are."""
-        if self._bottomless:
-            # One at a time: those behind it went down with it.
-            name, why = next(iter(self._bottomless.items()))
-            return {name: f"{why}: the board cannot shift so far"}
-        return {unit.name: reason for unit in self._plan.units if (reason := self._problem(unit)) is not None}
 
     def _bounds(self, unit: Unit) -> Iterator[tuple[str, int]]:
         """(scale group, highest position that this layer lets it have)."""
         result = self._plan.group_of.get(unit.output)
-        if unit.weight is not None:
+        if unit.weight is not None and result is not None:
             wanted, group = self._wanted[unit.name], self._plan.group_of.get(unit.data[0].tensor)
-            if result is not None and group is not None:
+            if group is not None:
                 weight = HIGHEST_POSITION if wanted.weight is None else wanted.weight
                 yield result, self.positions[group] + weight
-            if result is not None and wanted.bias is not None:
+            if wanted.bias is not None:
                 yield result, wanted.bias + self._limits.bias
-        elif unit.op_type in PRODUCTS | SUMS:
-            operands = self._operands(unit)
-            if operands is None:
-                return
-            if unit.op_type in SUMS:
-                if result is not None:
-                    yield result, max(operands) + self._limits.write
-                highest = min(operands) + self._limits.read
-                if result is not None:
-                    highest = min(highest, self.positions[result] + self._limits.write)
-                for group in self._own(unit):
-                    yield group, highest
-            elif result is not None:
-                yield result, sum(operands)
-                for group in self._own(unit):
-                    yield group, self.positions[result] + self._limits.cut - (sum(operands) - self.positions[group])
-
-    def _problem(self, unit: Unit) -> str | None:
-        operands = self._operands(unit) if unit.op_type in PRODUCTS | SUMS and unit.weight is None else None
+        operands = operands_of(self._graph, self._plan, unit, self.positions)
         if operands is None:
-            return None
-        group = self._plan.group_of.get(unit.output)
-        result = None if group is None else self.positions[group]
-        if unit.op_type in SUMS:
-            apart = max(operands) - min(operands)
-            if apart > self._limits.read:
-                return f"its operands' steps differ 2^{apart}-fold: the board cannot shift so far"
-            if result is not None and max(operands) - result > self._limits.write:
-                return f"its result is 2^{max(operands) - result} times coarser: the board cannot shift so far"
-        elif result is not None and sum(operands) - result > self._limits.cut:
-            return f"its result is 2^{sum(operands) - result} times coarser: the board cannot shift so far"
-        return None
+            return
+        if result is not None:
+            yield result, finest_result(self._limits, unit.op_type, [operand.made for operand in operands])
+        for operand in operands:
+            # What others need as it is, is rounded once more for this layer instead.
+            if operand.port is not None and operand.read < operand.made and self._alone(operand.port):
+                yield self._plan.group_of[operand.port.tensor], operand.read
 
-    def _operands(self, unit: Unit) -> list[int] | None:
-        """Positions of both operands; None where one is float."""
-        groups = [self._plan.group_of.get(port.tensor) for port in unit.data]
-        if not groups or None in groups:
-            return None
-        found = [self.positions[group] for group in groups if group is not None]
-        if unit.op_type == "HardSwish":
-            return [*found, GATE_POSITION]
-        if unit.name in self._constants:
-            # As it is going to be written.
-            group = self._plan.group_of.get(unit.output)
-            result = None if group is None else self.positions[group]
-            found.append(constant_position(self._limits, unit.op_type, self._constants[unit.name], found[0], result))
-        return found if len(found) == 2 else None
-
-    def _own(self, unit: Unit) -> Iterator[str]:
-        """Scale groups that this layer alone reads and nothing else shares."""
-        for port in unit.data:
-            group = self._plan.group_of.get(port.tensor)
-            if group is None or self._sizes[group] > 1 or port.tensor in self._graph.outputs:
-                continue
-            if all(use.node.name == port.node for use in self._graph.uses[port.tensor]):
-                yield group
-
-
-def _best(constant: NDArray[np.float32], plan: Plan) -> int | None:
-    """Position of a constant operand, were there no limits; None: any (it is all zero)."""
-    return position_of(constant_scale(constant, plan.rules.activation).scale) if constant.any() else None
+    def _alone(self, port: Port) -> bool:
+        """Whether this layer alone reads a tensor whose scale nothing else shares."""
+        group = self._plan.group_of.get(port.tensor)
+        if group is None or self._sizes[group] > 1 or port.tensor in self._graph.outputs:
+            return False
+        return all(use.node.name == port.node for use in self._graph.uses[port.tensor])
 
 
 def _moves(
-    plan: Plan, before: Mapping[str, Affine], after: Mapping[str, Affine], wanted: Mapping[str, Wanted]
+    graph: Graph, plan: Plan, before: Mapping[str, Affine], after: Mapping[str, Affine], wanted: Mapping[str, Wanted]
 ) -> Iterator[str]:
     told: set[str] = set()
+    positions = {group: position_of(affine.scale) for group, affine in after.items()}
     for unit in plan.units:
         for tensor in (*(port.tensor for port in unit.data), *unit.outputs):
             group = plan.group_of.get(tensor)
@@ -233,6 +229,9 @@ def _moves(
                 continue
             told.add(group)
             yield from _move(repr(tensor), position_of(before[group].scale), position_of(after[group].scale))
+        for operand in operands_of(graph, plan, unit, positions) or ():
+            if operand.port is not None:
+                yield from _move(f"{operand.port.tensor!r} for {unit.name!r}", operand.made, operand.read)
         shifts = layer_shifts(plan, unit, after)
         best = wanted.get(unit.name)
         if shifts is None or best is None:

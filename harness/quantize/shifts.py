@@ -8,6 +8,7 @@ shift_cut = ip + wp - op bits off the sum (docs/emulation.md, 'The DPU's shifts'
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import SupportsFloat
 
@@ -86,21 +87,26 @@ class LayerShifts:
         return output + self.limits.accumulator - 8
 
 
-def constant_position(limits: ShiftLimits, op_type: str, wanted: int | None, other: int, result: int | None) -> int:
-    """Position of a constant operand of a sum or product.
+def operand_positions(limits: ShiftLimits, op_type: str, operands: Sequence[int], result: int | None) -> list[int]:
+    """Positions at which a sum or product can take its two operands, each as high as possible; of a product the first.
 
     Args:
         limits: the board's.
         op_type: of the layer.
-        wanted: the best one without limits; None: any (the constant is zero).
-        other: position of the other operand.
+        operands: positions of both.
         result: position of the result; None where that is float.
     """
     if op_type in SUMS:
-        highest = other + limits.read
-        return min(
-            other if wanted is None else wanted, highest if result is None else min(highest, result + limits.write)
-        )
-    if wanted is None:
-        return 0 if result is None else result - other
-    return wanted if result is None else min(wanted, result + limits.cut - other)
+        highest = min(operands) + limits.read
+        if result is not None:
+            highest = min(highest, result + limits.write)
+        return [min(position, highest) for position in operands]
+    first, second = operands
+    return [first if result is None else min(first, result + limits.cut - second), second]
+
+
+def finest_result(limits: ShiftLimits, op_type: str, operands: Sequence[int]) -> int:
+    """The highest position that the result of a sum or product can have."""
+    if op_type in SUMS:
+        return min(max(operands), min(operands) + limits.read) + limits.write
+    return sum(operands)
