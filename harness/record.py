@@ -134,7 +134,7 @@ class DesignRecord:
         design: the bitstream or processor with its clock, as a table heads it; "" where the network has none.
         digest: sha256 of the design's description; "" where there is none.
         rows: its figures.
-        note: how far the model is from published figures, one line for beneath a table; "" without a model.
+        note: how far the model is from published figures, for beneath a table; "" without a model.
         compile_log: layers in hardware and software, groups and memory map, line by line.
         remarks: what a reader must know of these figures, a sentence each.
     """

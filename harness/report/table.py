@@ -200,7 +200,7 @@ def target_notes(target: TargetRecord, index: FigureIndex) -> tuple[str, ...]:
     if target.status != "done":
         notes.append(f"{target.status}: {target.error}" if target.error else target.status)
     notes += [*target.notes, *target_caveats(target)]
-    notes += [f"modelled: {design.note}" for design in target.designs if design.note]
+    notes += _design_notes(target)
     speedup = index.get((target.name, Network.RATIO, "speedup"))
     if speedup is not None and speedup.value is not None:
         notes += [
@@ -213,6 +213,17 @@ def target_notes(target: TargetRecord, index: FigureIndex) -> tuple[str, ...]:
     if loaded:
         notes.append(f"{' and '.join(dict.fromkeys(loaded))} {LOADED}")
     return tuple(dict.fromkeys(plain(note) for note in notes))
+
+
+def _design_notes(target: TargetRecord) -> list[str]:
+    """How far the model of each design is from published figures; one note where one says what the other says."""
+    notes = list(dict.fromkeys(design.note for design in target.designs if design.note))
+    whole = [note for note in notes if not any(other != note and other.startswith(note) for other in notes)]
+    said: list[str] = []
+    for note in whole:
+        names = [design.design for design in target.designs if design.note and note.startswith(design.note)]
+        said.append(f"modelled times of {', '.join(names)}: {note}")
+    return said
 
 
 def notes_under_table(record: RunRecord) -> list[Note]:

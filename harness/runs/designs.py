@@ -93,14 +93,14 @@ def _design(network: Network, target: Target, model: Path) -> DesignRecord:
     name = device.name if isinstance(device, Processor) else str(device)
     usual = ""
     if target.bitstream is None and target.dpu is None:
-        usual = "targets.yaml names no `dpu` and no `bitstream`, so the board's usual DPU; "
+        usual = "the board's usual DPU, since targets.yaml names no `dpu` and no `bitstream`; "
     rows = (*_speed(found), *_configuration(device), *_resources(found.resources, device))
     return DesignRecord(
         network,
         name,
         design_digest(device),
         rows,
-        f"{usual}{name}: {error_text(found.error)}",
+        f"{usual}{error_text(found.error)}",
         found.compile_log,
         found.remarks,
     )

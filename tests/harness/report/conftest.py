@@ -133,7 +133,7 @@ def _fpga(record: TargetRecord) -> TargetRecord:
             DesignRow("bram_percent", None, "percent", Source.EMULATED, "not published"),
         )
         log = (f"compiling for {name}", "  1  Conv_0   Conv  (HW)", "  2  Softmax_1  Softmax  (SW)  notice: in float")
-        return DesignRecord(network, name, "d1" * 32, rows, f"{name}: {how}", log)
+        return DesignRecord(network, name, "d1" * 32, rows, how, log)
 
     return dataclasses.replace(
         record,

@@ -93,7 +93,8 @@ def test_an_entry_without_a_design_has_the_boards_usual_dpu_and_says_so() -> Non
     _, named = designs("dpu: {arch: B4096, clock_mhz: 300, cores: 1}", "kv260")
     assert usual.rows == named.rows
     assert usual.digest == named.digest
-    assert usual.note.startswith("targets.yaml names no `dpu`")
+    assert usual.note.startswith("the board's usual DPU, since targets.yaml names no `dpu`")
+    assert not named.note.startswith("the board's usual DPU")
 
 
 def test_other_environments_have_no_designs() -> None:
