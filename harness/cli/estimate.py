@@ -136,9 +136,9 @@ def _notes(found: Estimate) -> list[str]:
 
 
 def _total(found: Estimate) -> str:
-    hardware = sum(layer.where == "HW" for layer in found.timing.layers)
-    software = len(found.timing.layers) - hardware
-    parts = [f"{hardware} layers HW, {software} SW"]
+    software = sum(layer.where == "SW" for layer in found.timing.layers)
+    free = sum(layer.where == "HW" and not layer.cycles for layer in found.timing.layers)
+    parts = [f"{len(found.timing.layers) - software - free} layers HW, {software} SW, {free} with nothing to compute"]
     if found.cycles is not None:
         parts.append(f"{found.cycles:,.0f} cycles at {found.clock_mhz:g} MHz")
     parts += [f"{found.seconds * 1e3:.4g} ms", f"{found.fps:.5g} FPS"]

@@ -29,7 +29,7 @@ _MODULES: Mapping[LayerKind, Module] = {
 #: Operators that change names and shapes, not values or their order.
 _FREE = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze", "Identity", "Dropout", "Cast"})
 #: Functions without a unit in the shipped bitstreams (docs/emulation.md: on an FPGA computed in software).
-_SOFT_FUNCTIONS = frozenset({"Sigmoid", "Tanh", "Elu", "Softplus", "Div"})
+_SOFT_FUNCTIONS = frozenset({"Sigmoid", "Tanh", "Elu", "Softplus"})
 _SUMMING: frozenset[LayerKind] = frozenset({"conv", "depthwise", "transposed", "fc"})
 _ELEMENTWISE: frozenset[LayerKind] = frozenset({"add", "mul", "normalization"})
 
@@ -110,6 +110,11 @@ def _turns_input(layer: LayerShape, network: NetworkShape) -> bool:
     return alone and layer.op_type == "Transpose" and layer.parents == ("",)
 
 
+def _by_constants(layer: LayerShape) -> bool:
+    """It adds or multiplies constants, each value by itself."""
+    return layer.kind in _ELEMENTWISE and len(layer.inputs) == 1
+
+
 class _Placer:
     def __init__(self, network: NetworkShape, processor: Processor) -> None:
         self.network = network
@@ -146,14 +151,21 @@ class _Placer:
             return "the host writes the input in the processor's own layout"
         if layer.op_type == "Pad" and self._read_by_windows(layer):
             return "padding of the layer behind it"
-        if layer.kind in _ELEMENTWISE and len(layer.inputs) == 1:
-            parent = layer.parents[0]
-            before = self.placed.get(parent)
-            alone = self.readers[parent] == 1 and parent not in self.network.outputs
-            if before is not None and alone and before.layer.kind in _SUMMING and before.module is not None:
-                return f"constants folded into {parent}"
-            if before is not None and alone and self._is_input_normalization(before):
-                return f"one pass with {parent}"
+        return self._folded(layer) if _by_constants(layer) else None
+
+    def _folded(self, layer: LayerShape) -> str | None:
+        """Where its constants go: into the sums before it, or into the pass that normalizes the input."""
+        parent = self.placed.get(layer.parents[0])
+        before = self.placed.get(self._source(layer.parents[0]))
+        if parent is None or before is None or before.module is None:
+            return None
+        alone = self.readers[parent.layer.name] == 1 and parent.layer.name not in self.network.outputs
+        if not alone or parent.layer.fused:
+            return None
+        if before.layer.kind in _SUMMING and not set(before.layer.fused) - {"BatchNormalization"}:
+            return f"constants folded into {before.layer.name}"
+        if before.source == "" and _by_constants(before.layer):
+            return f"one pass with {before.layer.name}"
         return None
 
     def _read_by_windows(self, layer: LayerShape) -> bool:
@@ -161,15 +173,16 @@ class _Placer:
         windowed = {"conv", "depthwise", "maxpool", "avgpool"}
         return bool(readers) and all(reader.kind in windowed for reader in readers)
 
-    def _is_input_normalization(self, before: Placed) -> bool:
-        one = before.layer.kind in _ELEMENTWISE and len(before.layer.inputs) == 1 and before.source == ""
-        return one and (before.module is not None or self.int8)
+    def _normalizes_input(self, layer: LayerShape) -> bool:
+        """Nothing but constants stands between it and an input of the network."""
+        source = self._source(layer.parents[0])
+        return _by_constants(layer) and (not source or self._normalizes_input(self.placed[source].layer))
 
     def _software(self, layer: LayerShape) -> str | None:
-        if layer.kind in _ELEMENTWISE and len(layer.inputs) == 1 and self._source(layer.parents[0]) == "":
-            if self.int8:
-                return "an int8 processor leaves the normalization of its input to the host"
-            return None
+        if self.int8 and self._normalizes_input(layer):
+            return "an int8 processor leaves the normalization of its input to the host"
+        if layer.op_type == "Div" and not _by_constants(layer):
+            return "a quotient of two activations has no unit in the processor"
         if layer.op_type in _SOFT_FUNCTIONS:
             return f"the shipped bitstreams have no unit for {layer.op_type}; no published figure"
         if layer.op_type == "LRN":
