@@ -1,0 +1,1 @@
+"""From a quantized network to a plain ONNX graph that computes exactly what a board would."""
