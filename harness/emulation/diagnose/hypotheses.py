@@ -49,7 +49,22 @@ def explain(layer: Recomputation, board: Int64) -> tuple[Kind, ...]:
         return ()
     look = _first_look(flat != right)
     found = tuple(one.kind for one in hypotheses(layer) if _holds(layer, one, flat, look))
-    return found or _in_some_channels(layer, right, flat, look)
+    if found:
+        return found
+    found = _in_some_channels(layer, right, flat, look)
+    return found or tuple(one.kind for one in _with_roundings(layer) if _holds(layer, one, flat, look))
+
+
+def _with_roundings(layer: Recomputation) -> Iterator[Hypothesis]:
+    """Each mistake together with another rounding: two things done otherwise."""
+    for one in hypotheses(layer):
+        if one.way.rounding is not layer.way.rounding:
+            continue
+        for rule in Round:
+            if rule is layer.way.rounding:
+                continue
+            kind = Kind(f"{one.kind.name} and rounding {rule}", f"{one.kind.text}; besides, it rounds {rule}")
+            yield Hypothesis(kind, one.make, replace(one.way, rounding=rule))
 
 
 def _holds(layer: Recomputation, one: Hypothesis, flat: Int64, look: np.ndarray) -> bool:
@@ -107,7 +122,7 @@ def hypotheses(layer: Recomputation) -> Iterator[Hypothesis]:
     kind = Kind("wraps around", "what does not fit into 8 bits wraps around instead of saturating")
     yield Hypothesis(kind, lambda: whole, replace(way, saturate=False))
     if layer.product is not None:
-        yield from _biases(whole, way)
+        yield from _biases(layer, whole, way)
         yield from _zero_points(layer, way)
         yield from _accumulators(layer, way)
 
@@ -127,7 +142,7 @@ def _roundings(layer: Recomputation, whole: Ingredients, way: Way) -> Iterator[H
             yield Hypothesis(kind, lambda: whole, replace(base, rounding=rule))
 
 
-def _biases(whole: Ingredients, way: Way) -> Iterator[Hypothesis]:
+def _biases(layer: Recomputation, whole: Ingredients, way: Way) -> Iterator[Hypothesis]:
     if whole.float_bias is not None:
         bias = whole.float_bias
         for kind, changed in (
@@ -148,6 +163,7 @@ def _biases(whole: Ingredients, way: Way) -> Iterator[Hypothesis]:
                 bias_ >> 1,
             ),
             (Kind("bias negated", "the bias is subtracted"), -bias_),
+            *_rolled(layer, bias_),
         )
         for kind, shifted in shifts:
             yield Hypothesis(kind, lambda shifted=shifted: replace(whole, bias=shifted), way)  # type: ignore[misc]
@@ -160,6 +176,16 @@ def _biases(whole: Ingredients, way: Way) -> Iterator[Hypothesis]:
     for name, step in (("+1", 1), ("-1", -1)):
         kind = Kind(f"accumulator {name}", f"every sum is off by {name} in the accumulator's last bit")
         yield Hypothesis(kind, lambda step=step: replace(whole, acc=acc + step), way)  # type: ignore[misc]
+
+
+def _rolled(layer: Recomputation, bias: Int64) -> Iterator[tuple[Kind, Int64]]:
+    """The bias of a neighbouring output channel."""
+    product = layer.product
+    assert product is not None
+    shaped = bias.reshape(product.shape)
+    for name, by in (("before", 1), ("after", -1)):
+        kind = Kind(f"bias of the channel {name}", f"each output channel gets the bias of the channel {name} it")
+        yield kind, np.roll(shaped, by, axis=product.channel_axis).reshape(-1)
 
 
 def _zero_points(layer: Recomputation, way: Way) -> Iterator[Hypothesis]:
@@ -198,4 +224,4 @@ def _accumulators(layer: Recomputation, way: Way) -> Iterator[Hypothesis]:
             "products of unsigned activations and signed weights are added in pairs that saturate at 16 bits, as x86 "
             "with AVX2 and without VNNI does (vpmaddubsw); neighbours along kernel row, kernel column, channel",
         )
-        yield Hypothesis(kind, lambda: replace(whole, acc=product.paired().reshape(-1)), way)
+        yield Hypothesis(kind, lambda: replace(whole, acc=product.paired.reshape(-1)), way)

@@ -77,6 +77,7 @@ class Product:
         size = float(np.prod(self.shape)) * self.weights.shape[1]
         return not self.depthwise and size <= _MOST_PAIRED
 
+    @cached_property
     def paired(self) -> Int64:
         """The accumulator of x86 with AVX2 and no VNNI: products added in pairs that saturate at 16 bits.
 
