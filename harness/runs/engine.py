@@ -23,6 +23,7 @@ from harness.runs.observer import Observer, Silent
 from harness.runs.plan import Plan, make_plan
 from harness.runs.profile import Profile, find_profile
 from harness.runs.samples import SampleReader
+from harness.runs.standin import StandIns
 from harness.runs.target_task import TargetTask
 from harness.store import Store
 from harness.targets.lab import Lab, load_lab
@@ -194,13 +195,20 @@ def _work(plan: Plan, store: Store, observer: Observer, stop: threading.Event) -
     if stop.is_set():
         raise Interrupted(plan.run_id)
     reader = _reader(plan)
+    standins = StandIns(_artifacts(plan), plan.job.name, plan.job.model)
     tasks = []
     for target in open_targets:
         file, record = quantized[target.environment]
         _check_same_network(plan, before.values(), record)
+        if not target.timed:  # here rather than beside a board that is being timed
+            observer.progress("host", f"prepare the stand-in of {target.name}", 0, None)
+            standins.of(target, file, before[target.name])
         networks = {Network.FLOAT: float_file, Network.QUANTIZED: file}
         started = replace(before[target.name], quantized=record, status="pending", error=None)
-        tasks.append(TargetTask(plan, target, networks, started, reader, store, observer, stop))
+        tasks.append(TargetTask(plan, target, networks, standins, started, reader, store, observer, stop))
+    if stop.is_set():
+        raise Interrupted(plan.run_id)
+    observer.finished("host", "done")
     _in_parallel(tasks, stop)
     return store.targets(plan.run_id)
 

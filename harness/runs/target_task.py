@@ -12,9 +12,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from harness.data.batch import padded
-from harness.errors import BadResult, BoardError
+from harness.errors import BadResult, BoardError, Refused
 from harness.judge.figure import Network, Source
-from harness.record import BlockRecord, Loading, Shipment, TargetRecord, TelemetryRecord
+from harness.record import (
+    BlockRecord,
+    DesignRecord,
+    Loading,
+    Programming,
+    Shipment,
+    TargetRecord,
+    TelemetryRecord,
+)
 from harness.runs.board import board_key, check_identity, must_not_saturate
 from harness.runs.inference import infer_chunk, infer_sequence
 from harness.runs.interrupt import Interrupted
@@ -24,6 +32,7 @@ from harness.runs.observer import Observer
 from harness.runs.outputs import OutputStore
 from harness.runs.plan import Plan
 from harness.runs.samples import Array, SampleReader
+from harness.runs.standin import StandIns
 from harness.runs.timing import Timing
 from harness.store import Store
 from harness.targets.client import AgentClient
@@ -44,6 +53,7 @@ class TargetTask:
     plan: Plan
     target: Target
     networks: Mapping[Network, NetworkFile]
+    standins: StandIns
     record: TargetRecord
     reader: SampleReader
     store: Store
@@ -99,9 +109,13 @@ class TargetTask:
             check_identity(self.target, info)
             source = Source.EMULATED if info.emulated else self.record.source
             self._save(description=info.as_json(), notes=self._notes(info), source=source)
+            if info.emulated:
+                self._stand_in()
             with machine_shared(info.machine_id, self.stop):
                 for network in ARMS:
                     self._ship(client, network)
+                for design in self.record.designs:
+                    self._program(client, design)
                 prepared = {network: self._prepare(client, network, info) for network in ARMS}
                 for loaded in prepared.values():
                     stack.callback(self._unload, client, loaded.network_id)
@@ -110,6 +124,46 @@ class TargetTask:
                 self._progress("wait for a quiet machine", 0, None)
                 with machine_alone(info.machine_id, self.stop, lambda: self._say("timing waits for a quiet machine")):
                     self._time(client, {network: loaded.network_id for network, loaded in prepared.items()})
+
+    def _stand_in(self) -> None:
+        """Take the board's own arithmetic for the second arm, and what is known of the board without it."""
+        standin = self.standins.of(self.target, self.networks[Network.QUANTIZED], self.record)
+        self.networks = {**self.networks, Network.QUANTIZED: standin.file}
+        notes = dict.fromkeys((*self.record.notes, *standin.notes))
+        self._save(lowered=standin.lowered, designs=standin.designs, notes=tuple(notes))
+        for design in standin.designs:
+            for line in design.compile_log:
+                self.observer.log(self.target.name, line)
+
+    def _program(self, client: AgentClient, design: DesignRecord) -> None:
+        """Put a design and its network into the stand-in's logic; what is there already is skipped."""
+        if not design.digest:
+            return
+        network = self.networks[design.network]
+        try:
+            before = client.program(design.digest, network.digest)
+        except Refused as error:  # an agent of an older version: nothing else depends on it
+            self._say(f"{design.network.value}: not programmed: {error.message}")
+            return
+        if before.network_loaded:
+            done = "already loaded, skipped"
+        elif before.design_loaded:
+            done = "the design is already loaded, skipped; the network programmed"
+        else:
+            done = "programmed"
+        self._say(f"{design.network.value} on {design.design}: {done}")
+        programming = Programming(
+            design.network,
+            design.design,
+            design.digest,
+            network.digest,
+            before.boot_id,
+            before.device,
+            before.design_loaded,
+            before.network_loaded,
+        )
+        others = tuple(old for old in self.record.programming if old.network != design.network)
+        self._save(programming=(*others, programming))
 
     def _ship(self, client: AgentClient, network: Network) -> None:
         file = self.networks[network]

@@ -43,12 +43,15 @@ _COLUMNS = {
     "CPU Utilization (%)": "cpu_percent",
 }
 _FPGA_COLUMNS = {
+    "Clock (MHz)": "clock_mhz",
     "Number of Threads (Convolution)": "conv_threads",
     "Number of Threads (Fully Connected)": "fc_threads",
     "LUT Utilization (%)": "lut_percent",
     "BlockRAM Utilization (%)": "bram_percent",
     "DSP Utilization (%)": "dsp_percent",
 }
+#: An FPGA's speed is modelled and its resources are quoted where no board is: columns that say so.
+_FPGA_SOURCES = {"Source (FramesPerSecond)": "fps", "Source (Utilization)": "lut_percent"}
 #: `crashed` is also the word of an agent that went away; its message tells them apart.
 _ERRORS = {kind.status: kind for kind in (Unreachable, Refused, Crashed, TimedOut, Throttled, BadResult)}
 
@@ -237,7 +240,11 @@ def _statistics(comparison: Comparison) -> pd.DataFrame:
     rows = [(arm.value, *(comparison.value(metric, arm) for metric in columns.values())) for arm in _ARMS]
     table = pd.DataFrame(rows, columns=["NetworkImplementation", *columns])
     types = dict.fromkeys(columns, "Float64") | {"LearnableParameterMemory(bytes)": "Int64"}
-    return table.astype(types)
+    table = table.astype(types)
+    for column, metric in _FPGA_SOURCES.items() if fpga else ():
+        found = [comparison.figure(metric, arm) for arm in _ARMS]
+        table[column] = [None if one is None or one.value is None else one.source.value for one in found]
+    return table
 
 
 def _spool(batches: Iterable[Batch], path: Path) -> None:
