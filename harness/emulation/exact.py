@@ -111,7 +111,7 @@ class Expressions:
         """A name that is not taken."""
         return self._free_name(f"{self._stem}.{what}")
 
-    def node(self, op_type: str, inputs: Sequence[str], output: str | None = None, **attributes: object) -> str:
+    def node(self, op_type: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:  # noqa: ANN401
         """Emit a node with one output; its name."""
         name = output if output is not None else self._free_name(f"{self._stem}.{op_type}")
         node_name = self._free_name(f"{name}.node")
@@ -155,29 +155,29 @@ class Expressions:
         return Value(self.node(op_type, [left.name, right.name]), carrier, low, high, bits)
 
     def add(self, left: Value, right: Value) -> Value:
-        """left + right, broadcast."""
+        """The sum, broadcast."""
         return self._binary(
             "Add", left, right, left.low + right.low, left.high + right.high, max(left.bits, right.bits)
         )
 
     def subtract(self, left: Value, right: Value) -> Value:
-        """left - right, broadcast."""
+        """The difference, broadcast."""
         return self._binary(
             "Sub", left, right, left.low - right.high, left.high - right.low, max(left.bits, right.bits)
         )
 
     def multiply(self, left: Value, right: Value) -> Value:
-        """left * right, element by element, broadcast."""
+        """The product, element by element, broadcast."""
         corners = [a * b for a in (left.low, left.high) for b in (right.low, right.high)]
         return self._binary("Mul", left, right, min(corners), max(corners), left.bits + right.bits)
 
     def plus(self, value: Value, number: Fraction | float) -> Value:
-        """value + number."""
+        """The value plus a number."""
         number = Fraction(number)
         return value if number == 0 else self.add(value, self._scalar(number, value.carrier))
 
     def times(self, value: Value, number: Fraction | float) -> Value:
-        """value * number."""
+        """The value times a number."""
         number = Fraction(number)
         return value if number == 1 else self.multiply(value, self._scalar(number, value.carrier))
 

@@ -13,7 +13,7 @@ Integers64 = NDArray[np.int64]
 
 
 def exponent_of(step: float) -> int | None:
-    """e where a step is exactly 2^e, else None."""
+    """The e of a step that is exactly 2^e, else None."""
     fraction, exponent = np.frexp(np.float64(step))
     return int(exponent) - 1 if fraction == 0.5 else None
 
@@ -36,7 +36,7 @@ class QuantizedTensor:
 
     @property
     def exponent(self) -> int | None:
-        """e where the step is 2^e."""
+        """The e of the step 2^e; None where it is none."""
         return exponent_of(self.step)
 
 
@@ -55,7 +55,7 @@ class Constant:
     name: str
 
     def exponents(self) -> Integers64 | None:
-        """e of each step 2^e, broadcastable to the values; None where a step is no power of two."""
+        """The e of each step 2^e, broadcastable to the values; None where a step is no power of two."""
         fraction, exponent = np.frexp(self.scale.astype(np.float64))
         if not np.all(fraction == 0.5):
             return None
@@ -65,9 +65,8 @@ class Constant:
         """The real values in units of 2^exponent; exact, as the integers have 32 bits at most."""
         found = self.exponents()
         assert found is not None, "asked for after reading made sure"
-        return np.ldexp(
-            self.values.astype(np.float64), np.broadcast_to(found - exponent, self.values.shape).astype(int)
-        )
+        result: NDArray[np.float64] = np.ldexp(self.values.astype(np.float64), (found - exponent).astype(np.int32))
+        return result
 
 
 Operand = QuantizedTensor | Constant

@@ -61,7 +61,7 @@ class Outcome:
 
 
 def exponent(operand: Operand) -> int:
-    """e of the step 2^e of a tensor, or of a constant with one step.
+    """The e of the step 2^e of a tensor, or of a constant with one step.
 
     Raises:
         Uncovered: the step is no power of two, or there are several.
@@ -78,7 +78,7 @@ def exponent(operand: Operand) -> int:
 
 
 def exponents(constant: Constant) -> list[int]:
-    """e of each step 2^e of a constant.
+    """The e of each step 2^e of a constant.
 
     Raises:
         Uncovered: a step is no power of two.

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from harness.emulation.exact import NotExact, Value
+from harness.emulation.exact import Carrier, NotExact, Value
 from harness.emulation.integer_network import Layer
 from harness.emulation.lowering.context import Context, Outcome, Uncovered, exponent, only_tensor
 from harness.emulation.lowering.rounding import HALF, finish, needs_offset, rounded
@@ -152,7 +152,7 @@ def _leaky(context: Context, node: NodeProto, value: Value, step: Fraction, low:
     factor = e.given(slope, "slope")
     left = e.multiply(e.negative(value), factor)
     # One of the two is 0, so their sum is one of them and as exact as they are.
-    needed = "float64" if "float64" in {left.carrier, right.carrier} else "float32"
+    needed: Carrier = "float64" if "float64" in {left.carrier, right.carrier} else "float32"
     right, left = e.as_carrier(right, needed), e.as_carrier(left, needed)
     name = e.node("Add", [right.name, left.name])
     return Value(name, needed, min(left.low, _ZERO), max(right.high, left.high), max(left.bits, right.bits))

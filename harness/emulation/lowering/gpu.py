@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from harness.emulation.exact import EXACT_UP_TO, NotExact, Value, carrier_for
+from harness.emulation.exact import EXACT_UP_TO, Carrier, NotExact, Value, carrier_for
 from harness.emulation.integer_network import Constant, IntegerNetwork, QuantizedTensor
 from harness.emulation.lowering.context import Context, Uncovered
 from harness.emulation.lowering.digits import splits
@@ -29,7 +29,7 @@ def quantize(context: Context, tensor: str, result: QuantizedTensor) -> None:
     context.bounds[result.name] = (result.low, result.high)
 
 
-def lower_layer(context: Context, network: IntegerNetwork, node: NodeProto) -> str:
+def lower_layer(context: Context, network: IntegerNetwork, node: NodeProto) -> Carrier:
     """A convolution or matrix product of integers, in place of the float one; the carrier of its sums.
 
     Raises:
@@ -68,7 +68,7 @@ def _sum(context: Context, product: Product) -> Value:
             [float(low.min(initial=0)) for low, _ in ranges],
             [float(high.max(initial=0)) for _, high in ranges],
         )
-        if max(-min(lows), max(highs)) <= float(EXACT_UP_TO["float32"]):
+        if max(-min(lows), *highs) <= float(EXACT_UP_TO["float32"]):
             break
     else:
         raise NotExact("too many products for exact sums in single precision, even digit by digit")
@@ -122,7 +122,7 @@ def _bias(context: Context, node: NodeProto, bias: str) -> str:
     return context.expressions.array(value.reshape(-1, *[1] * (rank - 2)), "bias")
 
 
-def _activations(context: Context, node: NodeProto, first: QuantizedTensor, second: QuantizedTensor) -> str:
+def _activations(context: Context, node: NodeProto, first: QuantizedTensor, second: QuantizedTensor) -> Carrier:
     e = context.expressions
     length = context.shape(node.input[0])[-1]
     if length is None:

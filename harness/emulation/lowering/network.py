@@ -193,10 +193,22 @@ class _Lowering:
                 self.reasons[node.name] = str(reason)
                 continue
             self.replaced.add(node.name)
-            self.members.add(node.name)
-            held = "float64" if carrier == "float64" else "float32"
-            layer = LoweredLayer(node.name, node.op_type, (node.name,), "HW", carrier=held)
-            self.layers[node.name] = [layer]
+            members = (node.name, *self._behind(node))
+            self.members.update(members)
+            self.layers[node.name] = [LoweredLayer(node.name, node.op_type, members, "HW", carrier=carrier)]
+
+    def _behind(self, node: NodeProto) -> list[str]:
+        """What TensorRT fuses behind a convolution: a sum with a shortcut, then a ReLU or Clip."""
+        members: list[str] = []
+        for wanted in ({"Add"}, {"Relu", "Clip"}):
+            use = self.graph.sole_use(node.output[0])
+            if use is None or use.node.op_type not in wanted or use.node.domain:
+                continue
+            if use.node.op_type == "Add" and use.node.input[1 - use.slot] not in self.network.dequantized:
+                break
+            node = use.node
+            members.append(node.name)
+        return members
 
     # --- float readers ---
 

@@ -108,7 +108,7 @@ def product_of(context: Context, layer: Layer) -> tuple[Product, Constant, Quant
     if abs(weight.values).max(initial=0) > 255:
         raise Uncovered("its weights are wider than 8 bits")
     low, high = context.bounds[data.name]
-    channels = (-1,)
+    channels: tuple[int, ...] = (-1,)
     if node.op_type in {"Conv", "ConvTranspose"}:
         channels = (-1, *[1] * (weight.values.ndim - 2))
     elif slot == 1:
@@ -221,7 +221,7 @@ def _in_digits(context: Context, layer: Layer, product: Product, unit: Array, bi
             [float(low.min(initial=0)) for low, _ in ranges],
             [float(high.max(initial=0)) for _, high in ranges],
         )
-        if max(-min(lows), max(highs)) <= float(EXACT_UP_TO["float32"]):
+        if max(-min(lows), *highs) <= float(EXACT_UP_TO["float32"]):
             break
     else:
         raise NotExact("too many products for exact sums in single precision, even digit by digit")
