@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,9 +19,11 @@ def weights(name: str, *shape: int) -> onnx.TensorProto:
     return numpy_helper.from_array(values.astype(np.float32), name)
 
 
-def node(op_type: str, inputs: Sequence[str], output: str, **attributes: Any) -> NodeProto:
+def node(op_type: str, inputs: Sequence[str], output: str, **attributes: str | float | list[int]) -> NodeProto:
     """A node that is called as its one output is."""
-    return helper.make_node(op_type, list(inputs), [output], name=output, **attributes)
+    made = helper.make_node(op_type, list(inputs), [output], name=output)
+    made.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())
+    return made
 
 
 def write(
