@@ -1,0 +1,246 @@
+"""A real agent whose arithmetic is wrong in one layer: the report names the layer and the mistake."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from harness.emulation.diagnose.points import find_points
+from harness.emulation.diagnose.values import Diagnosis, LayerDifference
+from harness.quantize import Quantizer
+from harness.quantize.graph import read_model
+from harness.runs.diagnosis import diagnose_on
+from harness.targets.boards import Environment
+from harness.targets.lab import Target, Via
+
+ROOT = Path(__file__).resolve().parents[3]
+Diagnose = Callable[..., Diagnosis]
+SAMPLES = 4
+#: For a loaded machine.
+START_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def small_network() -> onnx.ModelProto:
+    """Three convolutions with a sum in between, pooling and a classifier; sums are large, so that pairs saturate."""
+    random = np.random.default_rng(3)
+
+    def stored(name: str, *shape: int, low: float = -1.0, high: float = 1.0) -> None:
+        weights.append(numpy_helper.from_array(random.uniform(low, high, shape).astype(np.float32), name))
+
+    weights: list[onnx.TensorProto] = []
+    # high activations and weights of one sign: some neighbouring products reach beyond 16 bits in b and c
+    stored("a.w", 8, 4, 3, 3)
+    stored("a.b", 8, low=7, high=9)
+    stored("b.w", 8, 8, 3, 3, low=0.7)
+    stored("b.b", 8)
+    stored("c.w", 6, 8, 1, 1, low=0.8)
+    stored("c.b", 6, low=0.5, high=0.5)  # on the grid, so that halves come up
+    stored("d.w", 5, 6)
+    stored("d.b", 5)
+    nodes = [
+        helper.make_node("Conv", ["x", "a.w", "a.b"], ["a0"], "a", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["a0"], ["a1"], "a.relu"),
+        helper.make_node("Conv", ["a1", "b.w", "b.b"], ["b0"], "b", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["b0"], ["b1"], "b.relu"),
+        helper.make_node("Add", ["a1", "b1"], ["s"], "sum"),
+        helper.make_node("Conv", ["s", "c.w", "c.b"], ["c0"], "c", strides=[2, 2]),
+        helper.make_node("Relu", ["c0"], ["c1"], "c.relu"),
+        helper.make_node("GlobalAveragePool", ["c1"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["f"], "flat"),
+        helper.make_node("Gemm", ["f", "d.w", "d.b"], ["y"], "d", transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 12, 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def samples(count: int) -> NDArray[np.float32]:
+    return np.random.default_rng(5).uniform(-1, 1, (count, 4, 12, 12)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Int8:
+    """One network under one environment's rules."""
+
+    path: Path
+    environment: Environment
+
+    def integers(self, layer: str) -> str:
+        return next(point.tensor for point in find_points(read_model(self.path)) if point.layer == layer)
+
+
+@pytest.fixture(scope="module")
+def int8(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Environment], Int8]:
+    folder = tmp_path_factory.mktemp("small")
+    onnx.save(small_network(), folder / "small.onnx")
+    made: dict[str, Int8] = {}
+
+    def quantized(environment: Environment) -> Int8:
+        if environment not in made:
+            session = Quantizer(folder / "small.onnx", environment)
+            session.calibrate([{"x": samples(16)}])
+            session.quantize(folder / f"{environment}.onnx", method="minmax")
+            made[environment] = Int8(folder / f"{environment}.onnx", environment)
+        return made[environment]
+
+    return quantized
+
+
+@contextlib.contextmanager
+def board(folder: Path, options: list[str], *, fault: str, layer: str, integers: str) -> Iterator[str]:
+    """An agent installed in a folder of its own beside the runtime `wrong`; its address."""
+    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT / "agents", folder / "agents", ignore=ignored)
+    shutil.copy(ROOT / "tests" / "agents_wrong" / "wrong_runtimes.py", folder)
+    info = folder / "wrong_runtimes-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: wrong-runtimes\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[quantrig.agent.runtimes]\nwrong = wrong_runtimes:Wrong\n")
+    (folder / "wrong.json").write_text(json.dumps({"fault": fault, "layer": layer, "integers": integers}))
+    command = [sys.executable, "-m", "agents", "serve", "--listen", "127.0.0.1:0", "--data", str(folder / "data")]
+    with (folder / "agent.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--ready-json", "--exit-on-stdin-eof", *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder)},
+        )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        ready, _, _ = select.select([process.stdout], [], [], START_S)
+        line = process.stdout.readline() if ready else b""
+        assert line, (folder / "agent.log").read_text()
+        yield str(json.loads(line)["listening"])
+    finally:
+        process.stdin.close()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(20)
+
+
+@pytest.fixture
+def diagnose(tmp_path: Path) -> Diagnose:
+    """Diagnose a board with a fault; `emulated`: it runs the lowered network in place of the Q/DQ one."""
+
+    def run(network: Int8, fault: str, layer: str, *, emulated: bool = False) -> Diagnosis:
+        options = ["--board", "generic", *(["--emulated"] if emulated else [])]
+        folder = tmp_path / "board"
+        folder.mkdir()
+        with board(folder, options, fault=fault, layer=layer, integers=network.integers(layer)) as address:
+            target = Target("bench", "generic", network.environment, Via("address", address), tmp_path, runtime="wrong")
+            feeds = [{"x": one[None]} for one in samples(SAMPLES)]
+            return diagnose_on(target, tmp_path / "targets.yaml", network.path, feeds)
+
+    return run
+
+
+def found(diagnosis: Diagnosis, layer: str) -> LayerDifference:
+    return next(one for one in diagnosis.layers if one.layer == layer)
+
+
+def names(layer: LayerDifference) -> set[str]:
+    return {kind.name for kind in layer.kinds}
+
+
+@pytest.mark.parametrize(("environment", "emulated"), [("cpu", False), ("fpga", True), ("host", True), ("gpu", True)])
+def test_an_exact_board_has_no_difference(
+    int8: Callable[[Environment], Int8], diagnose: Diagnose, environment: Environment, emulated: bool
+) -> None:
+    told = diagnose(int8(environment), "nothing", "a", emulated=emulated)
+    assert told.first is None
+    assert told.outputs_differing == 0
+    assert not told.notices
+    # all of x, a, b, sum, c and pool, for every sample; what gpu keeps float in between is less
+    least = SAMPLES * (4 * 144 + 3 * 8 * 144 + 6 * 36 + 6) if environment != "gpu" else SAMPLES * 1000
+    assert told.values >= least
+    assert told.summary.startswith(f"no difference in {told.values:,} values")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("pairs", "16-bit saturation of pairs"),
+        ("stored bias doubled", "bias shifted left by one bit"),
+        ("bias rolled", "bias of the channel before"),
+    ],
+)
+def test_a_mistake_on_a_processor_is_named_with_its_layer(
+    int8: Callable[[Environment], Int8], diagnose: Diagnose, fault: str, kind: str
+) -> None:
+    told = diagnose(int8("cpu"), fault, "b")
+    first = told.first
+    assert first is not None
+    assert first.layer == "b"
+    assert kind in names(first)
+    assert 0 < first.differing <= first.values == SAMPLES * 8 * 144
+    assert 0 < first.differing_samples <= SAMPLES
+    assert sum(first.histogram.values()) == first.values
+    assert first.values - first.histogram[0] == first.differing == sum(first.channels)
+    # what comes after differs only because of it
+    assert found(told, "sum").differing > 0
+    assert [one.layer for one in told.own] == ["b"]
+    assert found(told, "sum").verdict.startswith("inherited")
+    assert kind in told.summary
+    assert told.as_json()["first_difference"] == "b"
+    assert kind in told.as_json()["kinds"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"), [("half-even", "rounding half-even"), ("bias doubled", "bias shifted left by one bit")]
+)
+def test_a_mistake_in_a_boards_own_arithmetic_is_named_with_its_layer(
+    int8: Callable[[Environment], Int8], diagnose: Diagnose, fault: str, kind: str
+) -> None:
+    told = diagnose(int8("fpga"), fault, "c", emulated=True)
+    first = told.first
+    assert first is not None
+    assert first.layer == "c"
+    assert kind in names(first)
+    assert [one.layer for one in told.own] == ["c"]
+    if fault == "half-even":
+        assert first.max_lsb == 1
+        assert first.mean_lsb == 1
+
+
+def test_a_processor_in_place_of_an_fpga_rounds_otherwise_everywhere(
+    int8: Callable[[Environment], Int8], diagnose: Diagnose
+) -> None:
+    told = diagnose(int8("fpga"), "nothing", "b")
+    own = [one for one in told.own if one.op_type == "Conv"]
+    assert own
+    assert all("rounding half-even" in names(one) for one in own)
+
+
+def test_two_mistakes_at_once_are_both_named(int8: Callable[[Environment], Int8], diagnose: Diagnose) -> None:
+    """A processor rounds half to even where the DPU rounds half up, and here it shifts a bias besides."""
+    told = diagnose(int8("fpga"), "stored bias halved", "c")
+    assert "bias shifted right by one bit and rounding half-even" in names(found(told, "c"))
