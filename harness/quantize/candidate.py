@@ -54,16 +54,16 @@ class Candidate:
         """Scale and zero point of each group of tensors, within the board's shifts.
 
         Raises:
-            UserError: a layer has operands too far apart for the board; see `held`.
+            UserError: the operands of a concatenation are too far apart for the board; see `held`.
         """
         held = self.held(method)
-        for layer, reason in held.refused.items():
-            msg = f"{layer!r}: {reason}"
+        if held.apart:
+            msg = f"operands of {', '.join(sorted(held.apart))} are too far apart for the board's shifts"
             raise UserError(msg)
         return held.scales
 
     def held(self, method: str) -> Held:
-        """The scales, layers that have to be float for the board's shifts, and what was moved for them."""
+        """The scales, concatenations that must not join them for the board's shifts, and what was moved for these."""
         return hold(self.graph, self.plan, self._best_scales(method), self._wanted)
 
     @cached_property

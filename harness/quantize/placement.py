@@ -60,7 +60,11 @@ class Plan:
 
 
 def make_plan(
-    graph: Graph, rules: RuleBook, exclude: Collection[str] = (), mixed_heads: Mapping[str, str] | None = None
+    graph: Graph,
+    rules: RuleBook,
+    exclude: Collection[str] = (),
+    mixed_heads: Mapping[str, str] | None = None,
+    apart: Collection[str] = (),
 ) -> Plan:
     """Decide what is quantized.
 
@@ -70,6 +74,7 @@ def make_plan(
         exclude: layers to leave in float.
         mixed_heads: last layers whose channels do not fit one scale, with the reason (see `heads`). With weights
             per channel they multiply integers and return float; with one scale for all weights they stay float.
+        apart: concatenations whose operands keep scales of their own in any case.
 
     Raises:
         UserError: an excluded layer does not exist, or the network is quantized already.
@@ -83,7 +88,7 @@ def make_plan(
         reasons |= dict.fromkeys(stays, reason)
     if rules.placement is Placement.INPUTS:
         return _plan_inputs(graph, rules, units, reasons)
-    return _plan_outputs(graph, rules, units, reasons, float_outputs)
+    return _plan_outputs(graph, rules, units, reasons, float_outputs, apart)
 
 
 def check_quantizable(graph: Graph, exclude: Collection[str]) -> None:
@@ -106,7 +111,12 @@ def check_quantizable(graph: Graph, exclude: Collection[str]) -> None:
 
 
 def _plan_outputs(
-    graph: Graph, rules: RuleBook, units: list[Unit], reasons: dict[str, str], float_outputs: Collection[str]
+    graph: Graph,
+    rules: RuleBook,
+    units: list[Unit],
+    reasons: dict[str, str],
+    float_outputs: Collection[str],
+    apart: Collection[str],
 ) -> Plan:
     units = leave_the_end_float(graph, rules, units, reasons)
     units = leave_the_islands_float(graph, units, reasons)
@@ -125,7 +135,7 @@ def _plan_outputs(
     for unit in active:
         if unit.kind is Kind.MOVES:
             groups.join(unit.data[0].tensor, *unit.outputs)
-        elif unit.kind is Kind.CONCAT and unit.output in quantized:
+        elif unit.kind is Kind.CONCAT and unit.output in quantized and unit.name not in apart:
             # A tensor read by the concatenation alone is rounded once, to the result's scale.
             alone = [p.tensor for p in unit.data if len(graph.uses[p.tensor]) == 1]
             groups.join(unit.output, *(name for name in alone if name not in keeps_its_scale))

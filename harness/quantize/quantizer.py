@@ -131,20 +131,23 @@ def quantize(
         if not any(takes_int8_weights(graph, node) and node.name not in exclude for node in graph.nodes):
             notes.append("nothing to quantize: the network stays float")
     else:
-        heads = dict(mixed_heads(graph, plan, held_back or calibration.kept, str(model)))
+        heads = mixed_heads(graph, plan, held_back or calibration.kept, str(model))
         notes.extend(f"{layer!r} {reason}" for layer, reason in heads.items())
         given = _renamed(parse_overrides(overrides), preparation)
         observed = covering(calibration, graph, rules)
+        apart: frozenset[str] = frozenset()
         while True:
-            plan = make_plan(graph, rules, as_prepared(exclude, preparation), heads)
+            plan = make_plan(graph, rules, as_prepared(exclude, preparation), heads, apart)
             own = resolve_overrides(graph, plan, given)
             calibration, guessed = from_remembered(observed, graph, plan, str(model))
             candidate = Candidate(graph, plan, calibration.tensors, calibration.means, own)
-            refused = _beyond_shifts(candidate, _methods(rules, method, calibration))
-            if not refused:
+            further = _beyond_shifts(candidate, _methods(rules, method, calibration))
+            if further <= apart:
                 break
-            heads |= refused
-            notes.extend(f"{layer!r} stays float: {reason}" for layer, reason in refused.items())
+            apart |= further
+        notes.extend(
+            f"{name!r}: its operands keep positions of their own, for the board's shifts" for name in sorted(apart)
+        )
         if guessed:
             notes.append(
                 f"ranges of {', '.join(guessed)} are those of {len(calibration.kept)} remembered samples; "
@@ -169,7 +172,7 @@ def quantize(
                 notes.append(f"method {chosen}: best output SQNR {where} ({listed} dB)")
 
             def replan(changed: Graph) -> Plan:
-                return make_plan(changed, rules, as_prepared(exclude, preparation), heads)
+                return make_plan(changed, rules, as_prepared(exclude, preparation), heads, apart)
 
             recovery = Recovery(chosen, scorer, samples.fit, replan, allowed, str(model), progress)
             made = recovery.best(candidate)
@@ -257,12 +260,11 @@ def _methods(rules: RuleBook, method: str, calibration: Calibration) -> tuple[st
     return rules.methods if calibration.has_histograms else ("minmax",)
 
 
-def _beyond_shifts(candidate: Candidate, methods: Sequence[str]) -> dict[str, str]:
-    """Layer → why the board cannot shift its operands together, by whichever of the methods."""
-    refused: dict[str, str] = {}
-    for method in methods if candidate.plan.rules.shifts is not None else ():
-        refused |= candidate.held(method).refused
-    return refused
+def _beyond_shifts(candidate: Candidate, methods: Sequence[str]) -> frozenset[str]:
+    """Concatenations whose operands the board cannot bring to one position, by whichever of the methods."""
+    if candidate.plan.rules.shifts is None:
+        return frozenset()
+    return frozenset().union(*(candidate.held(method).apart for method in methods))
 
 
 def _best_method(

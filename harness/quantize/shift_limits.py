@@ -22,7 +22,7 @@ import numpy as np
 
 from harness.quantize.graph import Graph
 from harness.quantize.placement import Plan
-from harness.quantize.rulebooks.rules import ShiftLimits
+from harness.quantize.rulebooks.rules import Kind, ShiftLimits
 from harness.quantize.scales import HIGHEST_POSITION, LOWEST_POSITION, Affine, constant_scale, power_of_two
 from harness.quantize.shifts import (
     GATE_POSITION,
@@ -37,8 +37,6 @@ from harness.quantize.units import Port, Unit
 
 #: Moves that a one-line note names.
 _NAMED = 4
-#: Where a concatenation makes a layer's result share the scale of what it reads, each step down asks for another.
-_BOTTOMLESS = "its weights move its result so far from its input that the board cannot shift it back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +58,13 @@ class Held:
 
     Args:
         scales: scale group → scale and zero point.
-        refused: layer → why no positions satisfy its limits; it has to be float, and the others looked at again.
+        apart: concatenations whose operands no common position can serve: those need positions of their own, and then
+            all is to be looked at anew; empty where the scales are within the limits.
         moved: one line a position that was moved, in the network's order.
     """
 
     scales: Mapping[str, Affine]
-    refused: Mapping[str, str]
+    apart: frozenset[str]
     moved: tuple[str, ...]
 
 
@@ -91,7 +90,7 @@ def hold(graph: Graph, plan: Plan, scales: Mapping[str, Affine], wanted: Mapping
     """
     limits = plan.rules.shifts
     if limits is None:
-        return Held(scales, {}, ())
+        return Held(scales, frozenset(), ())
     walk = _Walk(graph, plan, limits, scales, wanted)
     walk.settle()
     held = {
@@ -100,7 +99,7 @@ def hold(graph: Graph, plan: Plan, scales: Mapping[str, Affine], wanted: Mapping
         else replace(affine, scale=np.float32(power_of_two(-walk.positions[group])))
         for group, affine in scales.items()
     }
-    return Held(held, walk.refused, tuple(_moves(graph, plan, scales, held, wanted)))
+    return Held(held, walk.apart, tuple(_moves(graph, plan, scales, held, wanted)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,44 +169,66 @@ class _Walk:
         self._wanted = wanted
         self._sizes = Counter(plan.group_of.values())
         self.positions = {group: position_of(affine.scale) for group, affine in scales.items()}
-        #: Layer → why no positions satisfy the limits.
-        self.refused: dict[str, str] = {}
+        #: Concatenations whose operands cannot share a position.
+        self.apart: frozenset[str] = frozenset()
+        #: Scale group → the one that lowered it last.
+        self._lowered_by: dict[str, str | None] = {}
 
     def settle(self) -> None:
         """Lower positions until no layer asks for it. Each step lowers one by 1 at least, and none below the floor."""
         moved = True
-        while moved and not self.refused:
+        while moved:
             moved = False
             for unit in self._plan.units:
-                for group, bound in self._bounds(unit):
+                for group, bound, source in self._bounds(unit):
                     if self.positions[group] <= bound:
                         continue
+                    self._lowered_by[group] = source
                     if bound < LOWEST_POSITION:
-                        # One at a time: those behind it went down with it.
-                        self.refused = {unit.name: _BOTTOMLESS}
+                        self.apart = self._joins_around(group)
                         return
                     self.positions[group] = bound
                     moved = True
 
-    def _bounds(self, unit: Unit) -> Iterator[tuple[str, int]]:
-        """(scale group, highest position that this layer lets it have)."""
+    def _joins_around(self, group: str) -> frozenset[str]:
+        """The concatenations of a circle in which each group lowers the next.
+
+        Only a concatenation gives a layer's result the scale of something that the layer depends on.
+        """
+        at: str | None = group
+        for _ in self.positions:  # back into the circle, wherever downstream of it the floor was met
+            at = self._lowered_by.get(at or "", None) or at
+        circle = {at}
+        while (at := self._lowered_by.get(at or "")) is not None and at not in circle:
+            circle.add(at)
+        joins = {
+            unit.name: self._plan.group_of.get(unit.output) for unit in self._plan.units if unit.kind is Kind.CONCAT
+        }
+        return frozenset(name for name, its in joins.items() if its in circle) or frozenset(joins)
+
+    def _bounds(self, unit: Unit) -> Iterator[tuple[str, int, str | None]]:
+        """(scale group, highest position that this layer lets it have, the group by which)."""
         result = self._plan.group_of.get(unit.output)
         if unit.weight is not None and result is not None:
             wanted, group = self._wanted[unit.name], self._plan.group_of.get(unit.data[0].tensor)
             if group is not None:
                 weight = HIGHEST_POSITION if wanted.weight is None else wanted.weight
-                yield result, self.positions[group] + weight
+                yield result, self.positions[group] + weight, group
             if wanted.bias is not None:
-                yield result, wanted.bias + self._limits.bias
+                yield result, wanted.bias + self._limits.bias, None
         operands = operands_of(self._graph, self._plan, unit, self.positions)
         if operands is None:
             return
+        groups = [None if one.port is None else self._plan.group_of.get(one.port.tensor) for one in operands]
         if result is not None:
-            yield result, finest_result(self._limits, unit.op_type, [operand.made for operand in operands])
-        for operand in operands:
+            bound = finest_result(self._limits, unit.op_type, [operand.made for operand in operands])
+            coarser = min((one for one in groups if one is not None), key=lambda one: self.positions[one])
+            yield result, bound, coarser
+        for operand, group in zip(operands, groups, strict=True):
             # What others need as it is, is rounded once more for this layer instead.
-            if operand.port is not None and operand.read < operand.made and self._alone(operand.port):
-                yield self._plan.group_of[operand.port.tensor], operand.read
+            lowered = operand.read < operand.made
+            if lowered and group is not None and operand.port is not None and self._alone(operand.port):
+                yield group, operand.read, result
 
     def _alone(self, port: Port) -> bool:
         """Whether this layer alone reads a tensor whose scale nothing else shares."""
