@@ -54,6 +54,13 @@ def run(
     ] = "validation",
     profile: ProfileName = "standard",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; touch no board.")] = False,
+    diagnose: Annotated[
+        bool,
+        typer.Option("--diagnose", help="Then compare each board with the reference, layer by layer: diagnosis.html."),
+    ] = False,
+    diagnose_samples: Annotated[
+        int, typer.Option("--diagnose-samples", min=1, help="How many validation samples that takes.", metavar="N")
+    ] = 4,
     as_json: Json = False,
     verbose: Verbose = False,
     store: StoreUrl = None,
@@ -70,6 +77,7 @@ def run(
         as_json=as_json,
         store_url=store,
         verbose=verbose,
+        diagnosed_samples=diagnose_samples if diagnose else 0,
     )
 
 
@@ -85,6 +93,7 @@ def _run(
     store_url: str | None,
     verbose: bool,
     dry: bool = False,
+    diagnosed_samples: int = 0,
 ) -> int:
     from harness.cli.display import watching
     from harness.job import load_job
@@ -106,6 +115,10 @@ def _run(
             finished = start(plan, store, observer)
     finally:
         store.close()
+    if diagnosed_samples:
+        from harness.cli.diagnosis import diagnose_run
+
+        return diagnose_run(plan, finished, diagnosed_samples, lambda: _print_run(finished, as_json=as_json), as_json)
     return _print_run(finished, as_json=as_json)
 
 

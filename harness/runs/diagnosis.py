@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto
 
-from harness.data.batch import padded
+from harness.data import DataSpec, InputSpec, Preprocess, network_inputs, stream_batches
+from harness.data.batch import cut, padded
 from harness.emulation.arithmetic import Arithmetic
 from harness.emulation.diagnose.compare import Arrays, Executable, Feed, compare
 from harness.emulation.diagnose.values import Diagnosis
-from harness.errors import BoardError
+from harness.errors import BoardError, ExitCode, QuantrigError, UserError
 from harness.host import host_environment
+from harness.judge.verdict import worst
 from harness.quantize import describe_own
 from harness.quantize.external import scratch
 from harness.quantize.graph import read_model, sha256_of
@@ -26,6 +29,7 @@ from harness.quantize.writing import write_model
 from harness.runs.board import board_key, check_identity, must_not_saturate
 from harness.runs.locks import board_alone, machine_shared
 from harness.runs.lowering import arithmetic_of
+from harness.runs.observer import Observer
 from harness.runs.plan import Plan
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
@@ -161,25 +165,114 @@ def first_samples(plan: Plan, number: int) -> list[Feed]:
     return [padded(feed, plan.fixed_batch or 1) for i in plan.samples[:number] for feed in plan.feeds([i])]
 
 
-def diagnose_plan_target(
-    plan: Plan, target: Target, quantized: Path, number: int, say: Callable[[str], None] = lambda _: None
-) -> Diagnosis:
-    """`diagnose_on` for one target of a run.
+@dataclass(frozen=True, slots=True)
+class Diagnosed:
+    """What diagnosing the targets of a run gave.
+
+    Args:
+        found: of each board that answered.
+        failed: (target, error) of the others.
+    """
+
+    found: tuple[Diagnosis, ...]
+    failed: tuple[tuple[str, QuantrigError], ...]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """GOOD where every target could be compared, whatever was found; else what stood in the way."""
+        return worst(error.exit_code for _, error in self.failed)
+
+
+def diagnose_plan(plan: Plan, samples: int, observer: Observer) -> Diagnosed:
+    """Every target of a run that is through, one after the other: each with the int8 network that the run made.
 
     Args:
         plan: the run's.
-        target: one of its targets.
-        quantized: the int8 network that the run made for it.
-        number: how many samples.
-        say: told what happens.
+        samples: how many validation samples, the first ones.
+        observer: told of the progress.
+
+    Raises:
+        UserError: samples that cannot be read.
     """
-    where = plan.out / "logs"
-    return diagnose_on(target, plan.lab.path, quantized, first_samples(plan, number), work_dir=where, say=say)
+    feeds = first_samples(plan, samples)
+    found: list[Diagnosis] = []
+    failed: list[tuple[str, QuantrigError]] = []
+    for target in plan.targets:
+
+        def say(text: str, who: str = target.name) -> None:
+            observer.progress(who, f"diagnose: {text}", 0, None)
+
+        try:
+            int8 = int8_network(plan, target)
+            found.append(diagnose_on(target, plan.lab.path, int8, feeds, work_dir=plan.out / "logs", say=say))
+            observer.finished(target.name, "diagnosed")
+        except (BoardError, UserError) as error:
+            failed.append((target.name, error))
+            observer.finished(target.name, "not diagnosed")
+    return Diagnosed(tuple(found), tuple(failed))
 
 
-def under_rules(target: Target, environment: str) -> Target:
-    """The target with the environment that a network was made for."""
-    return replace(target, environment=environment)  # type: ignore[arg-type] # checked by whoever made the network
+def int8_network(plan: Plan, target: Target) -> Path:
+    """The int8 network that a run used for a target.
+
+    Raises:
+        UserError: it is not there.
+    """
+    made = plan.out / "artifacts" / f"{plan.job.name}.{target.environment}.int8.onnx"
+    path = plan.job.quantized or made
+    if not path.is_file():
+        raise UserError(f"{target.name}: no int8 network at {path}; run without --diagnose to see why")
+    return path
+
+
+def diagnose_model(
+    quantized: Path,
+    data: str | Path | DataSpec | Iterable[Any],
+    target: Target,
+    lab: Path,
+    *,
+    samples: int = SAMPLES,
+    preprocess: Preprocess | None = None,
+) -> Diagnosis:
+    """`diagnose_on` for an int8 network and data of one's own.
+
+    Args:
+        quantized: the int8 network; the rules that made it, where they stand in the file, take the place of the
+            target's own.
+        data: anything DATA names, or batches.
+        target: which board.
+        lab: the file it stands in.
+        samples: how many, the first ones.
+        preprocess: of named data.
+
+    Raises:
+        UserError: bad input.
+        BoardError: the board failed.
+    """
+    made = describe_own(quantized)
+    if made.environment != "own":
+        target = replace(target, environment=made.environment)  # type: ignore[arg-type] # written by our quantizer
+    inputs = network_inputs(quantized)
+    size = next((spec for spec in inputs if spec.shape), inputs[0]).fixed_batch or 1
+    return diagnose_on(target, lab, quantized, list(_first(data, inputs, samples, size, preprocess)))
+
+
+def _first(
+    data: str | Path | DataSpec | Iterable[Any],
+    inputs: Sequence[InputSpec],
+    count_: int,
+    size: int,
+    preprocess: Preprocess | None,
+) -> Iterator[Feed]:
+    left = count_
+    for batch in stream_batches(data, inputs, preprocess=preprocess, batch_size=max(1, count_)):
+        for index in range(min(left, batch.real)):
+            yield padded(cut(batch.inputs, slice(index, index + 1)), size)
+        left -= min(left, batch.real)
+        if not left:
+            return
+    if left == count_:
+        raise UserError("data: no samples to compare on; give at least one")
 
 
 def _lowered(quantized: Path, arithmetic: Arithmetic | None) -> Executable | None:
