@@ -88,6 +88,11 @@ def tiles_of_kernel(layer: LayerShape) -> int:
     return _ceil(layer.kernel[0], _TILE) * _ceil(layer.kernel[1], _TILE)
 
 
+def product_positions(layer: LayerShape) -> int:
+    """For how many positions a fully connected layer uses its weights; 1 but for sequences."""
+    return max(1, layer.macs // layer.weights) if layer.weights else 1
+
+
 def flattened_for(placed: Placed, network: NetworkShape) -> Volume:
     """The volume that a fully connected layer reads, as it lies in memory before it is flattened."""
     layer = placed.layer
@@ -149,9 +154,10 @@ def _timed(item: Placed, network: NetworkShape, processor: Processor) -> LayerTi
 
 def _fully_connected(layer: LayerShape, processor: Processor, fed_by: Volume) -> Cycles:
     inputs = layer.inputs[0].elements
-    padded = padded_elements(fed_by, processor.lanes) if fed_by.elements == inputs else inputs
+    once = product_positions(layer) == 1
+    padded = padded_elements(fed_by, processor.lanes) if once and fed_by.elements == inputs else inputs
     products = _ceil(layer.macs * padded, max(1, inputs) * processor.fc_threads)
-    note = None if layer.output.height * layer.output.width == 1 else "one product a position: no published figure"
+    note = None if once else "one product a position: no published figure"
     # More than one cycle per product: the multipliers wait for weights, each of which is used once.
     return Cycles(_PRODUCT * products + _FC_START, "memory", processor.fc_threads, note)
 

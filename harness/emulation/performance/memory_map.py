@@ -8,7 +8,13 @@ from typing import Literal
 
 from harness.emulation.performance.hardware import Placed, input_images, place_layers
 from harness.emulation.performance.layers import LayerShape, NetworkShape, Volume
-from harness.emulation.performance.mathworks import flattened_for, kernel_tiles, padded_elements, tiles_of_kernel
+from harness.emulation.performance.mathworks import (
+    flattened_for,
+    kernel_tiles,
+    padded_elements,
+    product_positions,
+    tiles_of_kernel,
+)
 from harness.emulation.performance.processors import Processor
 
 #: rule: byte-exact on both published maps; estimated: no rule is published, the note says what the size is.
@@ -193,10 +199,8 @@ class _Planner:
 
     def _fc_bytes(self, item: Placed) -> int:
         layer, each = item.layer, self.processor.element_bytes
-        inputs = max(1, layer.inputs[0].elements)
-        per_output = layer.weights // max(1, _outputs(item))
+        depth = layer.inputs[0].elements // product_positions(layer)
         fed_by = flattened_for(item, self.network)
-        depth = per_output or inputs
         padded = padded_elements(fed_by, self.processor.lanes) if depth == fed_by.elements else depth
         return padded * _outputs(item) * each + self._biases(item) * _BIAS_BYTES
 
@@ -215,8 +219,7 @@ def _first(item: Placed) -> bool:
 
 def _outputs(item: Placed) -> int:
     """Outputs of a fully connected layer for one position."""
-    output = item.layer.output
-    return output.width if output.width > 1 else output.channels
+    return item.layer.output.elements // product_positions(item.layer)
 
 
 def _pages(size: int, page: int) -> int:

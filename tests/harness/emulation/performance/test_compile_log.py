@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from harness.emulation.performance.estimate import compile_log, estimate_network, find_device
-from harness.emulation.performance.layers import NetworkShape, read_shape
+from harness.emulation.performance.layers import NetworkShape
 from harness.emulation.performance.processors import PROCESSORS
 from tests.harness.emulation.performance.networks import node, shape_of, weights
 
@@ -29,8 +29,8 @@ def branched(folder: Path) -> NetworkShape:
     )
 
 
-def test_logonet(logonet: Path) -> None:
-    lines = compile_log(read_shape(logonet), PROCESSORS["zcu102_int8"])
+def test_logonet(logonet_shape: NetworkShape) -> None:
+    lines = compile_log(logonet_shape, PROCESSORS["zcu102_int8"])
     assert lines[0].startswith("Compiling the network for zcu102_int8: int8, 64/16 threads")
     assert lines[-1] == "Compiled"
     layers = [line for line in lines if line.endswith(("(HW)", "(SW)"))]

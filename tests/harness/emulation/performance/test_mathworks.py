@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from harness.emulation.performance.hardware import layer_groups, place_layers
 from harness.emulation.performance.layers import LayerShape, NetworkShape, Volume, read_shape
 from harness.emulation.performance.mathworks import layer_cycles, time_on_processor
+from harness.emulation.performance.memory_map import memory_map
 from harness.emulation.performance.processors import PROCESSORS, find_processor
 from harness.emulation.performance.timing import LayerTiming
 from harness.errors import UserError
@@ -25,8 +26,8 @@ def published(bitstream: str) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["bitstream"] == bitstream]
 
 
-def errors_percent(logonet: Path) -> dict[str, float]:
-    timed = {layer.name: layer.cycles for layer in time_on_processor(read_shape(logonet), SINGLE).layers}
+def errors_percent(logonet_shape: NetworkShape) -> dict[str, float]:
+    timed = {layer.name: layer.cycles for layer in time_on_processor(logonet_shape, SINGLE).layers}
     found = {}
     for row in published("zcu102_single"):
         if row["layer"] != "NETWORK":
@@ -36,22 +37,22 @@ def errors_percent(logonet: Path) -> dict[str, float]:
     return found
 
 
-def test_logonet_on_zcu102_single_is_within_one_percent_of_the_published_table(logonet: Path) -> None:
-    timing = time_on_processor(read_shape(logonet), SINGLE)
+def test_logonet_on_zcu102_single_is_within_one_percent_of_the_published_table(logonet_shape: NetworkShape) -> None:
+    timing = time_on_processor(logonet_shape, SINGLE)
     network = next(row for row in published("zcu102_single") if row["layer"] == "NETWORK")
     assert timing.cycles == pytest.approx(int(network["cycles"]), rel=0.01)
     assert timing.cycles == pytest.approx(39_136_574, rel=0.01)
     assert timing.fps == pytest.approx(float(network["fps"]), rel=0.01)
-    summed = [name for name in errors_percent(logonet) if name.startswith(("conv", "fc"))]
+    summed = {name: off for name, off in errors_percent(logonet_shape).items() if name.startswith(("conv", "fc"))}
     assert len(summed) == 7
-    for name in summed:
-        assert abs(errors_percent(logonet)[name]) < 1, name
+    for name, off in summed.items():
+        assert abs(off) < 1, name
 
 
-def test_the_error_that_is_printed_is_the_error_that_is_made(logonet: Path, mnist: Path) -> None:
-    off = errors_percent(logonet)
+def test_the_error_that_is_printed_is_the_error_that_is_made(logonet_shape: NetworkShape, mnist: Path) -> None:
+    off = errors_percent(logonet_shape)
     said = SINGLE.error.fitted
-    network = time_on_processor(read_shape(logonet), SINGLE).cycles or 0
+    network = time_on_processor(logonet_shape, SINGLE).cycles or 0
     assert f"network {100 * (network / 39_136_574 - 1):+.2f} %" in said
     assert max(abs(value) for name, value in off.items() if name.startswith("conv")) < 0.42
     assert "conv within 0.42 %" in said
@@ -62,7 +63,7 @@ def test_the_error_that_is_printed_is_the_error_that_is_made(logonet: Path, mnis
     assert f"max-pool {', '.join(pools[:3])} and {pools[3]} %" in said
 
     rate = float(published("zcu102_int8")[0]["fps"])
-    int8 = time_on_processor(read_shape(logonet), INT8)
+    int8 = time_on_processor(logonet_shape, INT8)
     assert f"{100 * (int8.fps / rate - 1):+.1f} %" in INT8.error.fitted
     assert f"{INT8.clock_mhz * rate / int8.fps:.0f} MHz would give it exactly" in INT8.error.fitted
 
@@ -74,19 +75,21 @@ def test_the_error_that_is_printed_is_the_error_that_is_made(logonet: Path, mnis
     assert f"overestimated by {over:.0f} %" in ARRIA.error.fitted
 
 
-def test_logonet_on_zcu102_int8_is_within_five_percent_at_a_clock_that_is_called_fitted(logonet: Path) -> None:
-    timing = time_on_processor(read_shape(logonet), INT8)
+def test_logonet_on_zcu102_int8_is_within_five_percent_at_a_fitted_clock(
+    logonet_shape: NetworkShape,
+) -> None:
+    timing = time_on_processor(logonet_shape, INT8)
     assert timing.fps == pytest.approx(19.433, rel=0.05)
     assert timing.clock_mhz == INT8.clock_mhz
     assert "fitted" in INT8.title
     assert "clock fitted" in timing.error.fitted
 
 
-def test_an_int8_processor_leaves_the_normalization_of_its_input_to_the_host(logonet: Path) -> None:
-    first = time_on_processor(read_shape(logonet), INT8).layers[0]
+def test_an_int8_processor_leaves_the_normalization_of_its_input_to_the_host(logonet_shape: NetworkShape) -> None:
+    first = time_on_processor(logonet_shape, INT8).layers[0]
     assert (first.name, first.where, first.cycles, first.seconds) == ("imageinput_norm", "SW", None, None)
     assert first.reason is not None
-    assert time_on_processor(read_shape(logonet), SINGLE).layers[0].where == "HW"
+    assert time_on_processor(logonet_shape, SINGLE).layers[0].where == "HW"
 
 
 def conv(
@@ -294,6 +297,7 @@ def test_a_quantized_network_takes_as_long_as_the_float_one_it_was_made_from(tmp
     first = time_on_processor(read_shape(plain), INT8)
     second = time_on_processor(read_shape(tmp_path / "int8.onnx"), INT8)
     assert second.cycles == first.cycles
+    assert memory_map(read_shape(tmp_path / "int8.onnx"), INT8) == memory_map(read_shape(plain), INT8)
     assert [layer.where for layer in second.layers] == [layer.where for layer in first.layers]
 
 
@@ -319,6 +323,15 @@ def test_more_threads_never_take_longer_and_never_more_than_the_peak(
     fast = time_on_processor(network, find_processor(clock_mhz=300, conv_threads=root**2))
     assert fast.fps == pytest.approx(3 * slow.fps)
     assert sum(item.seconds or 0 for item in slow.layers) == pytest.approx(slow.seconds)
+
+
+def test_a_product_for_every_position_of_a_sequence_is_counted_for_each(tmp_path: Path) -> None:
+    # 12 positions of 8 values become 5 each; 4 threads
+    network = shape_of(tmp_path, [node("MatMul", ["x", "w"], "fc")], [weights("w", 8, 5)], (1, 12, 8))
+    (layer,) = time_on_processor(network, SINGLE).layers
+    assert layer.cycles == pytest.approx(1.6178 * 12 * 8 * 5 / 4 + 473)
+    assert layer.note is not None
+    assert memory_map(network, ARRIA)["FCWeightData"].size_bytes == 4096
 
 
 def test_threads_of_the_fully_connected_module_share_its_products(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ def check_whole(found: MemoryMap) -> None:
     assert end == found.total_bytes
 
 
-def test_logonet_on_zcu102_int8(logonet: Path) -> None:
-    found = memory_map(read_shape(logonet), INT8)
+def test_logonet_on_zcu102_int8(logonet_shape: NetworkShape) -> None:
+    found = memory_map(logonet_shape, INT8)
     assert found["InputData"].size_bytes == 12_451_840
     assert found["FCWeightData"].size_bytes == 10_878_976
     assert laid_out(found) == published("LogoNet")
@@ -57,14 +57,14 @@ def test_mnist_on_arria10soc_single(tmp_path: Path, shape: tuple[int | str, ...]
     check_whole(found)
 
 
-def test_sizes_without_a_rule_are_called_estimated(logonet: Path) -> None:
-    found = memory_map(read_shape(logonet), INT8)
+def test_sizes_without_a_rule_are_called_estimated(logonet_shape: NetworkShape) -> None:
+    found = memory_map(logonet_shape, INT8)
     for name in ("OutputResult", "SchedulerData", "SystemBuffer", "InstructionData", "ConvWeightData"):
         assert (found[name].basis, found[name].note.partition(":")[0]) == ("estimated", "no published rule")
 
 
-def test_a_page_that_no_map_shows_is_said_to_be_taken_from_elsewhere(logonet: Path) -> None:
-    assert "no map of zcu102_single" in memory_map(read_shape(logonet), PROCESSORS["zcu102_single"]).page_source
+def test_a_page_that_no_map_shows_is_said_to_be_taken_from_elsewhere(logonet_shape: NetworkShape) -> None:
+    assert "no map of zcu102_single" in memory_map(logonet_shape, PROCESSORS["zcu102_single"]).page_source
 
 
 def test_an_input_with_channels_last_is_stored_as_an_image(tmp_path: Path) -> None:
