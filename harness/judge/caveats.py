@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 STANDS_IN = "QDQ arithmetic, not bit-exact"
 #: How the quantizer arrived at its scales: of interest where quantization is described, no caveat of a figure. Listed
 #: by exclusion, so that a note we do not know is shown rather than hidden.
-_HOW_MADE = re.compile(r"method \S+: best output SQNR |analytic bias correction: ")
+_HOW_MADE = re.compile(
+    r"method \S+: best output SQNR |analytic bias correction: |[\w-]+: \S+ -> \S+ dB, (?:not )?kept\b"
+)
 
 
 def caveats(notes: Iterable[str]) -> tuple[str, ...]:

@@ -87,6 +87,8 @@ def value_text(value: float | None, unit: str, metric: str = "") -> str:
         return f"{value:,.0f} bytes"
     if unit == "percent":
         return f"{significant(value)} %"
+    if metric.endswith("_threads"):
+        return f"{value:,.0f}"
     if metric == "cosine":
         return f"{value:.5f}"  # differs from 1 in the fourth digit at best
     if unit == "x":

@@ -64,13 +64,11 @@ def designs_of(target: Target, float_model: Path, int8_model: Path) -> tuple[Des
 
 
 def error_text(error: ModelError) -> str:
-    """How far a model was from published figures, in a sentence, and what it was fitted on."""
+    """How far a model was from published figures that it was not fitted to."""
     if error.mean_percent is None or error.median_percent is None:
-        far = "no published figure that it was not fitted to"
-    else:
-        rows = "1 published row" if error.rows == 1 else f"{error.rows} published rows"
-        far = f"error of the model {error.mean_percent:.1f} % mean, {error.median_percent:.1f} % median on {rows}"
-    return f"{far}; {error.fitted}"
+        return "error of the model: no published figure that it was not fitted to"
+    rows = "1 published row" if error.rows == 1 else f"{error.rows} published rows"
+    return f"error of the model {error.mean_percent:.1f} % mean, {error.median_percent:.1f} % median on {rows}"
 
 
 def design_digest(device: Device) -> str:
@@ -100,7 +98,7 @@ def _design(network: Network, target: Target, model: Path) -> DesignRecord:
         name,
         design_digest(device),
         rows,
-        f"{usual}{error_text(found.error)}",
+        f"{usual}{error_text(found.error)}; {found.error.fitted}",
         found.compile_log,
         found.remarks,
     )
@@ -139,7 +137,7 @@ def _speed(found: Estimate) -> tuple[DesignRow, ...]:
     busy = found.fps_multi_thread
     rate = "one sample at a time" if busy is None else f"one sample at a time, {busy:.4g} 1/s with all cores busy"
     return (
-        DesignRow("fps", found.fps, "1/s", Source.MODELLED, f"{rate}; {how}"),
+        DesignRow("fps", found.fps, "1/s", Source.MODELLED, f"{rate}; {how}; {found.error.fitted}"),
         DesignRow("latency_p50_ms", found.seconds * 1e3, "ms", Source.MODELLED, f"one time, no distribution; {how}"),
     )
 

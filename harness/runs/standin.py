@@ -92,6 +92,7 @@ class StandIns:
 
 def _notes(record: LoweredRecord) -> tuple[str, ...]:
     count = len(record.software)
-    if not count:
+    # On a GPU or a host, a layer in float is nothing special; an FPGA hands it to its processor.
+    if not count or record.arithmetic not in {"dpu", "mathworks"}:
         return ()
     return (f"{count} of {count + record.hardware_layers} layers run in software there, in float: see the report",)

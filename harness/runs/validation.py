@@ -243,7 +243,8 @@ def _statistics(comparison: Comparison) -> pd.DataFrame:
     table = table.astype(types)
     for column, metric in _FPGA_SOURCES.items() if fpga else ():
         found = [comparison.figure(metric, arm) for arm in _ARMS]
-        table[column] = [None if one is None or one.value is None else one.source.value for one in found]
+        known = [None if one is None or one.value is None else one.source.value for one in found]
+        table[column] = pd.Series(known, dtype=object)
     return table
 
 

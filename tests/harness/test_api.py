@@ -135,13 +135,17 @@ def test_a_target_may_be_handed_over_as_it_is(
     assert (record["board"], record["environment"]) == ("zcu102", "cpu")
 
 
-def test_an_fpga_has_its_own_columns_all_null_on_a_stand_in(tmp_path: Path, x: Images, truth: Truth) -> None:
+def test_an_fpga_has_its_own_columns_with_their_sources_on_a_stand_in(tmp_path: Path, x: Images, truth: Truth) -> None:
     quantizer = harness.Quantizer("tiny.onnx", environment="fpga")
     quantizer.calibrate([{"x": x[:40]}])
     quantizer.quantize(tmp_path / "q.onnx", method="minmax")
     statistics = quantizer.validate([(x, truth)], target="fabric", lab=tmp_path / "targets.yaml").Statistics
-    for column in ("Number of Threads (Fully Connected)", "BlockRAM Utilization (%)"):
-        assert statistics[column].isna().all()
+    assert statistics["Number of Threads (Fully Connected)"].isna().all()  # a DPU has none
+    assert statistics["FramesPerSecond"].isna().tolist() == [True, False]  # … and no float network
+    assert statistics["Source (FramesPerSecond)"].tolist() == [None, "modelled"]
+    assert statistics["BlockRAM Utilization (%)"].isna().tolist() == [True, False]
+    assert statistics["Source (Utilization)"].tolist() == [None, "modelled"]  # three cores: three times one's
+    assert statistics["Clock (MHz)"].tolist()[1] == 281
 
 
 def test_data_without_labels_still_compares_outputs(quantizer: harness.Quantizer, x: Images) -> None:

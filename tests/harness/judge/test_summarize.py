@@ -15,6 +15,7 @@ from harness.judge.figure import Figure, Network, Source
 from harness.judge.metrics import accuracy, own_metric
 from harness.judge.statistics import tango
 from harness.judge.summarize import EMULATED_TIME_NOTE, TargetContext, accuracy_figures, target_figures
+from harness.quantize.recovery.recover import RecoveryStep
 from harness.quantize.rulebooks.rules import NOT_BIT_EXACT
 from harness.record import BlockRecord, DesignRecord, DesignRow, Loading, LoweredRecord, QuantizedRecord, TargetRecord
 
@@ -150,11 +151,13 @@ def test_how_the_scales_were_found_is_no_caveat_of_a_figure() -> None:
     target = record(Source.EMULATED, "gpu")
     assert target.quantized is not None
     made = "method mse: best output SQNR on 10 held-back samples (minmax 31.3, mse 32.8 dB)"
+    step = f"{RecoveryStep('bias-correction', 32.9, 37.9, kept=True)} on 10 held-back samples"
+    other = str(RecoveryStep("rounding", -1.0, -2.5, kept=False, activations_only=True))
     stays = "nothing to quantize: the network stays float"
-    notes = (NOT_BIT_EXACT, made, "analytic bias correction: +3.3 dB on 10 samples", stays)
+    notes = (NOT_BIT_EXACT, made, "analytic bias correction: +3.3 dB on 10 samples", step, other, stays)
     table = figures_of(dataclasses.replace(target, quantized=dataclasses.replace(target.quantized, notes=notes)))
     assert table[Q, "accuracy_top1"].note == f"{NOT_BIT_EXACT}; {stays}"
-    assert how_made(notes) == notes[1:3]
+    assert how_made(notes) == notes[1:5]
 
 
 def test_an_fpga_has_its_own_rows() -> None:

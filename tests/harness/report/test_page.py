@@ -152,6 +152,7 @@ def test_every_row_of_a_target_says_how_its_numbers_came_to_be(html: str) -> Non
     rows = re.findall(r"<tr><th scope=\"row\">(\w+)</th>(.*?)</tr>", html.partition('id="target-4"')[2])
     cells = {name: re.findall(r"<td[^>]*>(.*?)</td>", rest) for name, rest in rows}
     assert cells["fps"][:4] == ["5.62 1/s", "18.9 1/s", "", "modelled"]
+    assert cells["conv_threads"][:4] == ["16", "64", "", "published"]
     assert cells["lut_percent"][:4] == ["93.2 %", "62.3 %", "", "published"]
     assert cells["accuracy_top1"][3] == "emulated"
     assert cells["speedup"][:3] == ["3.36×", "", "modelled"]  # noqa: RUF001

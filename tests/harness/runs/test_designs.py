@@ -49,6 +49,7 @@ def test_each_bitstream_runs_its_network_with_its_own_threads_and_resources() ->
         fps, p50 = row(design, "fps"), row(design, "latency_p50_ms")
         assert fps.source is p50.source is Source.MODELLED
         assert "fitted" in fps.note
+        assert "error of the model" in p50.note
         assert "LogoNet" in design.note
         assert fps.value is not None
         assert p50.value == pytest.approx(1e3 / fps.value)
