@@ -6,15 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from numpy.typing import NDArray
 
 from harness.data import DataSpec, Preprocess, network_outputs, stream_batches
+from harness.emulation import lower
+from harness.emulation.arithmetic import BY_ENVIRONMENT
 from harness.errors import UserError
 from harness.job import Job, job_from_mapping, load_job
+from harness.quantize import QuantizedModel
 from harness.quantize import Quantizer as Session
-from harness.quantize.validation import MetricFunction, ValidationResult
+from harness.quantize.validation import MetricFunction, StandIn, ValidationResult
 from harness.runs.bench import Bench, open_bench
 from harness.runs.engine import Run, execute_job
 from harness.runs.observer import Observer
@@ -57,8 +61,10 @@ class Quantizer(Session):
             data: anything DATA names, or an iterable of (inputs, labels). For a target an iterable is written to a
                 temporary .npz as it comes, which the run then reads into memory whole: a set larger than memory is
                 given by name.
-            target: None: emulated on this machine, by ONNX Runtime. Else a target of the lab, by name or as it is; a
-                real one is timed too. The int8 network is this Quantizer's, whatever the target's own rules.
+            target: None: on this machine, in the environment's own arithmetic (`harness.emulation`; fpga: the DPU's;
+                cpu: what ONNX Runtime computes here); the result's `note` says how far that claim goes. Else a target
+                of the lab, by name or as it is; a real one is timed too. The int8 network is this Quantizer's, whatever
+                the target's own rules.
             metrics: `accuracy_top<K>`, "module:function" as in a job file (beside the current folder or installed;
                 takes the outputs by name, and the labels), or a function of (first output, labels).
                 None: accuracy_top1 where there are labels.
@@ -96,6 +102,22 @@ class Quantizer(Session):
             profile=profile,
             out=None if out is None else Path(out),
         )
+
+    @contextmanager
+    def _stand_in(self, made: QuantizedModel) -> Iterator[StandIn | None]:
+        """The int8 network in the numbers of its environment's board; None for cpu, and where no layer is int8.
+
+        Raises:
+            UserError: it cannot be written that way, or the temporary folder is full.
+        """
+        if made.environment not in BY_ENVIRONMENT or not made.quantized_layers:
+            yield None
+            return
+        with TemporaryDirectory(prefix="quantrig-lowered-") as folder:
+            lowered = lower(made.path, made.environment)
+            path = Path(folder) / "lowered.onnx"
+            lowered.save(path)
+            yield StandIn(path, lowered.disabled_optimizers, lowered.arithmetic.claim)
 
     @contextmanager
     def _board(self, target: str | Target, lab: str | PathLike[str] | Lab | None, *, timed: bool) -> Iterator[Bench]:

@@ -40,7 +40,7 @@ from harness.quantize.sequence import check_state, sequence_batches
 from harness.quantize.session_content import StoredRanking
 from harness.quantize.session_file import Which, embeddable, load_session, save_session
 from harness.quantize.session_networks import Unpacked, find_network, is_network, missing
-from harness.quantize.validation import MetricFunction, ValidationResult, validate
+from harness.quantize.validation import MetricFunction, StandIn, ValidationResult, validate
 
 
 class Quantizer:
@@ -358,7 +358,8 @@ class Quantizer:
 
         Args:
             data: anything DATA names, or an iterable of (inputs, labels).
-            target: None: emulated on this machine; `harness.Quantizer`, which sees the boards too, takes one.
+            target: None: on this machine; `harness.Quantizer`, which sees the boards too, takes one, and without one
+                computes what the environment's board would. This class runs the Q/DQ network as it is.
             metrics: names or functions of (outputs, labels).
             preprocess: of named image data.
 
@@ -371,7 +372,8 @@ class Quantizer:
         made = self.int8_network("nothing to validate yet")
         # Without the state: each of the two networks makes its own.
         stream = stream_batches(data, self._inputs(), preprocess=preprocess)
-        return validate(self.model, made, (_labelled(batch) for batch in stream), metrics, self.state)
+        with self._stand_in(made) as stand_in:
+            return validate(self.model, made, (_labelled(batch) for batch in stream), metrics, self.state, stand_in)
 
     def save(self, path: str | Path) -> Path:
         """Write the session: everything `load` needs to go on, in one file.
@@ -466,6 +468,10 @@ class Quantizer:
         """
         msg = f"target {target!r}: this class knows no boards; use harness.Quantizer, or leave target=None"
         raise UserError(msg)
+
+    def _stand_in(self, made: QuantizedModel) -> AbstractContextManager[StandIn | None]:  # noqa: ARG002
+        """What runs here in place of an int8 network; `harness.Quantizer` has the boards' own arithmetic."""
+        return nullcontext()
 
     def _calibrated(self) -> Calibration:
         if self.calibration is None:

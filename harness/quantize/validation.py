@@ -41,6 +41,7 @@ class ValidationResult:
             LearnableParameterMemory(bytes).
         sqnr_db: of the scores, before a final softmax.
         top1_agreement: share of samples on which both networks pick the same class; None without class scores.
+        note: whose arithmetic the int8 figures are, and how far that claim goes; "" where the runtime's own is meant.
     """
 
     NumSamples: int
@@ -48,6 +49,22 @@ class ValidationResult:
     Statistics: pd.DataFrame
     sqnr_db: float
     top1_agreement: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """A network that is run in place of the int8 one: the same integers, in a board's own arithmetic.
+
+    Args:
+        path: its file.
+        disabled_optimizers: ONNX Runtime optimizers that must not run on it.
+        note: whose arithmetic it is.
+    """
+
+    path: Path
+    disabled_optimizers: tuple[str, ...]
+    note: str
 
 
 def top_k(k: int) -> MetricFunction:
@@ -70,6 +87,7 @@ def validate(
     data: Iterable[tuple[Batch, NDArray[Any] | None]],
     metrics: Sequence[str | MetricFunction] | None = None,
     state: Mapping[str, str] | None = None,
+    stand_in: StandIn | None = None,
 ) -> ValidationResult:
     """Run both networks over labelled data through ONNX Runtime on this machine.
 
@@ -80,6 +98,8 @@ def validate(
         metrics: names (accuracy_top1, accuracy_top5) or functions; None: accuracy_top1 where there are labels.
         state: {input: output} of a recurrent network, which the data then lack: samples come in the order of time, and
             each network is fed the state that it made itself.
+        stand_in: run in place of the int8 network, with the same names of inputs and outputs; what is said of memory
+            stays that of the int8 network. None: the int8 network runs as it is.
 
     Raises:
         UserError: no data, an unknown metric, or a metric without labels.
@@ -88,21 +108,26 @@ def validate(
     separate_constants(both[0])
     graph = Graph(both[0])
     specs = input_specs(graph)
+    rounded = rounded_tensors(Graph(both[1]))
+    disabled, executed = quantized.disabled_optimizers, quantized.path
     # Of the float file as it is: names of inner tensors survive in the int8 one only where nothing folded.
     known = set(Graph(both[1]).producer)
+    if stand_in is not None:
+        both[1], disabled, executed = read_model(stand_in.path), stand_in.disabled_optimizers, stand_in.path
+        there = set(Graph(both[1]).producer)
+        known = {name for name in known if rounded.get(name, name) in there}
     carried = dict(state or {})
     results = [name for name in graph.outputs if name not in carried.values()]
     scored = tuple(name for name in scored_tensors(graph) if name in known and name not in carried.values()) or tuple(
         results
     )
     shown = tuple(dict.fromkeys((results[0], *scored)))
-    rounded = rounded_tensors(Graph(both[1]))
     shown_by = (shown, tuple(rounded.get(name, name) for name in shown))
     sessions = [
-        open_session(with_outputs(model, (*names, *carried.values()), only=True), what, disabled_optimizers=disabled)
-        for model, names, what, disabled in (
-            (both[0], shown_by[0], str(float_model), ()),
-            (both[1], shown_by[1], str(quantized.path), quantized.disabled_optimizers),
+        open_session(with_outputs(model, (*names, *carried.values()), only=True), str(what), disabled_optimizers=off)
+        for model, names, what, off in (
+            (both[0], shown_by[0], float_model, ()),
+            (both[1], shown_by[1], executed, disabled),
         )
     ]
     outputs: tuple[list[list[NDArray[Any]]], ...] = ([], [])
@@ -132,6 +157,7 @@ def validate(
         _statistics(Path(float_model), quantized.path),
         sqnr_db(reference, other),
         _agreement(parts[0][0], parts[1][0]),
+        "" if stand_in is None else stand_in.note,
     )
 
 
