@@ -19,6 +19,7 @@ from harness._version import __version__
 
 if TYPE_CHECKING:
     from harness.api import Quantizer as Quantizer
+    from harness.api import diagnose as diagnose
     from harness.api import run as run
     from harness.emulation.performance.estimate import estimate as estimate
     from harness.judge.comparison import Comparison as Comparison
@@ -36,13 +37,25 @@ _HOMES = {
     "Quantizer": "harness.api",
     "Run": "harness.runs.engine",
     "details": "harness.quantize",
+    "diagnose": "harness.api",
     "estimate": "harness.emulation.performance.estimate",
     "network_metrics": "harness.quantize",
     "prepare": "harness.quantize",
     "run": "harness.api",
 }
 
-__all__ = ["Comparison", "Quantizer", "Run", "__version__", "details", "estimate", "network_metrics", "prepare", "run"]
+__all__ = [
+    "Comparison",
+    "Quantizer",
+    "Run",
+    "__version__",
+    "details",
+    "diagnose",
+    "estimate",
+    "network_metrics",
+    "prepare",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 (whatever the name stands for)

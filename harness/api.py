@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from harness.data import DataSpec, Preprocess, network_outputs, stream_batches
 from harness.emulation import lower
 from harness.emulation.arithmetic import BY_ENVIRONMENT
+from harness.emulation.diagnose.values import Diagnosis
 from harness.errors import UserError
 from harness.job import Job, job_from_mapping, load_job
 from harness.quantize import QuantizedModel
 from harness.quantize import Quantizer as Session
 from harness.quantize.validation import MetricFunction, StandIn, ValidationResult
 from harness.runs.bench import Bench, open_bench
+from harness.runs.diagnosis import SAMPLES, diagnose_model
 from harness.runs.engine import Run, execute_job
 from harness.runs.observer import Observer
 from harness.runs.profile import find_profile
@@ -193,6 +195,52 @@ def run(
         )
     finally:
         opened.close()
+
+
+def diagnose(
+    quantized_model: str | PathLike[str] | QuantizedModel | Session,
+    data: str | Path | DataSpec | Iterable[Any],
+    target: str | Target,
+    lab: str | PathLike[str] | Lab | None = None,
+    *,
+    samples: int = SAMPLES,
+    preprocess: Preprocess | None = None,
+    out: str | PathLike[str] | None = None,
+) -> Diagnosis:
+    """Where a board departs from the reference: its integers, layer by layer, beside the exact ones.
+
+    Example:
+        >>> import harness
+        >>> found = harness.diagnose("net.int8.onnx", "images/", target="zcu102")  # doctest: +SKIP
+        >>> found.summary, found.first, found.first.kinds  # doctest: +SKIP
+
+    Args:
+        quantized_model: the int8 network: its file, what `quantize` returned, or the session that made it.
+        data: anything DATA names, or an iterable of {input: array[N, …]}; the first samples are taken.
+        target: a target of the lab, by name or as it is.
+        lab: a lab file or a `Lab`; None: ./targets.yaml.
+        samples: how many.
+        preprocess: of named image data.
+        out: write diagnosis.html, diagnosis.json and the pictures into this folder.
+
+    Returns:
+        the comparison; `first` is the first layer that differs, None where the board is exact.
+
+    Raises:
+        UserError: bad input, or a network without int8 layers.
+        BoardError: the board failed.
+    """
+    if isinstance(quantized_model, Session):
+        path = quantized_model.int8_network("nothing to diagnose yet").path
+    else:
+        path = quantized_model.path if isinstance(quantized_model, QuantizedModel) else Path(quantized_model)
+    where, file = _find_target(target, lab)
+    found = diagnose_model(path, data, where, file, samples=samples, preprocess=preprocess)
+    if out is not None:
+        from harness.report.diagnosis_page import publish_diagnosis
+
+        publish_diagnosis(path.stem, [found], Path(out))
+    return found
 
 
 def _job(job: str | PathLike[str] | Mapping[str, Any] | Job) -> Job:

@@ -98,10 +98,12 @@ def render_diagnosis(found: Diagnosis, console: Console) -> None:
     console.print(Text(f"{found.target}: {found.summary}", style="bold"))
     console.print(Text(f"reference: {found.reference}; the board ran: {found.ran}", style="dim"))
     if found.first is not None:
-        table = Table("layer", "type", box=None, pad_edge=False)
-        for column in ("values", "differing", "samples", "max LSB", "mean LSB"):
-            table.add_column(column, justify="right")
-        table.add_column("verdict", overflow="fold")
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+        table.add_column("layer", overflow="fold")
+        table.add_column("type", overflow="fold")
+        for column in ("values", "differ-\ning", "sam-\nples", "max\nLSB", "mean\nLSB"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("verdict", overflow="fold", min_width=18)
         for row in _rows(found):
             layer = row.layer
             cells = (
@@ -111,6 +113,8 @@ def render_diagnosis(found: Diagnosis, console: Console) -> None:
             style = "" if not layer.own else "red" if layer is found.first else "yellow"
             table.add_row(*(Text(cell) for cell in cells), style=style)
         console.print(table)
+        if any(not row.layer.own for row in _rows(found) if row.layer.differing):
+            console.print(Text("inherited: the layer is right about what it was given; only its inputs differ", "dim"))
     for notice in found.notices:
         console.print(Text(f"note: {notice}"))
 

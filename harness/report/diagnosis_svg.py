@@ -11,8 +11,8 @@ from harness.emulation.diagnose.values import HISTOGRAM_EDGE_LSB, LayerDifferenc
 from harness.report.svg import element
 from harness.report.text import MINUS, shortened
 
-WIDTH, HEIGHT = 700, 218
-_TOP, _BASE = 52.0, 160.0
+WIDTH, HEIGHT = 700, 216
+_TOP, _BASE = 60.0, 164.0
 #: Left and right edge of the two panels.
 _STEPS, _CHANNELS = (16.0, 336.0), (384.0, 684.0)
 #: More columns than this would be slivers; channels are then drawn in groups.
@@ -110,7 +110,6 @@ def _histogram(layer: LayerDifference) -> list[Markup]:
             x = left + wide / 2
             parts.append(element("text", _lsb(lsb), x=x, y=_BASE + 16, text_anchor="middle", class_="tick"))
     parts.append(element("line", x1=_STEPS[0], y1=_BASE, x2=_STEPS[1], y2=_BASE, class_="rule"))
-    parts.append(element("text", f"equal: {found.get(0, 0):,}", x=_STEPS[0], y=_BASE + 38, class_="quiet"))
     return parts
 
 
@@ -123,7 +122,7 @@ def _by_channel(layer: LayerDifference) -> list[Markup]:
     size = math.ceil(len(layer.channels) / len(columns))
     most = max(layer.channels)
     wide = (right - left) / len(columns)
-    heading = f"differing values of each channel (full height: {100 * most / each:.3g} %)"
+    heading = f"share of differing values by channel, at most {100 * most / each:.3g} %"
     parts = [element("text", heading, x=left, y=38, class_="quiet")]
     for number, count in enumerate(columns):
         if count:

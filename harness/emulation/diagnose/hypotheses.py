@@ -127,9 +127,18 @@ def hypotheses(layer: Recomputation) -> Iterator[Hypothesis]:
         yield from _accumulators(layer, way)
 
 
+def _has_own_constants(layer: Recomputation) -> bool:
+    """Whether the DPU computes this layer with other constants than the file has."""
+    if layer.arithmetic is None or not layer.arithmetic.dpu_units:
+        return False
+    if layer.whole.plain is not None and not np.array_equal(layer.whole.plain, layer.whole.real):  # type: ignore[arg-type]
+        return True
+    return any(node.op_type in {"LeakyRelu", "HardSigmoid", "HardSwish"} for node, _ in layer.layer.activations)
+
+
 def _roundings(layer: Recomputation, whole: Ingredients, way: Way) -> Iterator[Hypothesis]:
     variants: Sequence[tuple[str, str, Way]] = [("", "", way)]
-    if layer.arithmetic is not None and layer.arithmetic.dpu_units:
+    if _has_own_constants(layer):
         text = "the file's own constants in place of the DPU's (average by division, slopes as stored), "
         variants = [*variants, ("constants of the file, ", text, replace(way, plain=True))]
     for name, text, base in variants:

@@ -64,7 +64,7 @@ class LayerDifference:
         if not self.differing and not self.own:
             return "equal"
         if not self.own:
-            return "inherited: equal from the board's own inputs"
+            return "inherited"
         return " or ".join(kind.name for kind in self.kinds) if self.kinds else f"unknown: {self.unknown}"
 
 
