@@ -1,7 +1,8 @@
 """Cycles of the deep learning processor of MathWorks' bitstreams.
 
 The constants are fitted on the one published table of single layers: MathWorks' own estimate, which is no measurement,
-of LogoNet on zcu102_single (220 MHz, 16/4 threads). p = sqrt(conv_threads) channels go through at a time.
+of LogoNet on zcu102_single (220 MHz, 16/4 threads), by least squares of the relative error; a test fits them again.
+p = sqrt(conv_threads) channels go through at a time.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from harness.emulation.performance.timing import Bound, LayerTiming, NetworkTimi
 from harness.errors import UserError
 
 #: Cycles per 3x3 window on p channels in and p channels out (LogoNet, conv_1 to conv_4: within 0.42 %).
-_WINDOW = 1.0828
-#: Cycles per p values to or from external memory; the same fit, and the input's normalization (-0.1 %).
-_WORD = 1.3988
+WINDOW = 1.0828
+#: Cycles per p values to or from external memory; the same fit. Three of them make the input's normalization (-0.1 %).
+WORD = 1.3988
 #: Cycles per fc_threads products, which wait for their weights, and of starting a layer (fc_1 to fc_3: within 0.02 %).
-_PRODUCT, _FC_START = 1.6178, 473.0
+PRODUCT, FC_START = 1.6178, 473.0
 #: Cycles per p values of a max-pool's input, and per p channels (off by +8, +9, -27 and +1 %: unexplained).
-_POOLED, _POOL_START = 3.343, 293.3
+POOLED, POOL_START = 3.343, 293.3
 #: A kernel is cut into tiles of this height and width.
 _TILE = 3
 
@@ -56,19 +57,19 @@ def layer_cycles(layer: LayerShape, processor: Processor, fed_by: Volume | None 
     out = _words(layer.output, p)
     into = sum(_words(volume, p) for volume in layer.inputs)
     if layer.kind in {"conv", "depthwise", "transposed"}:
-        compute, writing = _WINDOW * _positions(layer) * kernel_tiles(layer, p), _WORD * out
+        compute, writing = WINDOW * _positions(layer) * kernel_tiles(layer, p), WORD * out
         bound: Bound = "compute" if compute >= writing else "memory"
         return Cycles(compute + writing, bound, peak, _unlike_logonet(layer))
     if layer.kind == "fc":
         return _fully_connected(layer, processor, fed_by or layer.inputs[0])
     if layer.kind in {"maxpool", "avgpool"}:
         note = None if layer.kind == "maxpool" else "counted as a max-pool: no published figure"
-        return Cycles(_POOLED * into + _POOL_START * _ceil(layer.inputs[0].channels, p), "memory", peak, note)
+        return Cycles(POOLED * into + POOL_START * _ceil(layer.inputs[0].channels, p), "memory", peak, note)
     if len(layer.inputs) == 1 and layer.kind in {"add", "mul", "normalization"}:
         note = None if "" in layer.parents else "counted as the input's normalization: no published figure"
-        return Cycles(3 * _WORD * out, "memory", peak, note)
+        return Cycles(3 * WORD * out, "memory", peak, note)
     note = "counted as reads and writes at the rate of the input's normalization: no published figure"
-    return Cycles(_WORD * (into + out), "memory", peak, note)
+    return Cycles(WORD * (into + out), "memory", peak, note)
 
 
 def kernel_tiles(layer: LayerShape, lanes: int) -> int:
@@ -159,7 +160,7 @@ def _fully_connected(layer: LayerShape, processor: Processor, fed_by: Volume) ->
     products = _ceil(layer.macs * padded, max(1, inputs) * processor.fc_threads)
     note = None if once else "one product a position: no published figure"
     # More than one cycle per product: the multipliers wait for weights, each of which is used once.
-    return Cycles(_PRODUCT * products + _FC_START, "memory", processor.fc_threads, note)
+    return Cycles(PRODUCT * products + FC_START, "memory", processor.fc_threads, note)
 
 
 def _positions(layer: LayerShape) -> int:
