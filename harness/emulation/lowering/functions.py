@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from harness.emulation.exact import Carrier, NotExact, Value
+from harness.emulation.exact import Carrier, Value
 from harness.emulation.integer_network import Layer
 from harness.emulation.lowering.context import Context, Outcome, Uncovered, exponent, only_tensor
 from harness.emulation.lowering.rounding import HALF, finish, needs_offset, rounded
@@ -24,6 +24,8 @@ DPU_SLOPE = Fraction(26, 256)
 DPU_SIXTH = Fraction(2731, 16384)
 _SIXTH = Fraction(float(np.float32(1) / np.float32(6)))
 _ZERO = Fraction(0)
+#: Splits a double into two halves of 26 bits (Veltkamp).
+_SPLITTER = 2**27 + 1
 
 
 def real_bounds(context: Context, node: NodeProto) -> tuple[Fraction | None, Fraction | None]:
@@ -199,44 +201,44 @@ _EXPRESSIONS: dict[str, Callable[[Context, NodeProto, Value, Fraction, int, int]
 def _hard_swish(context: Context, layer: Layer, value: Value, step: Fraction) -> Outcome:
     """r·min(max(r/6 + 1/2, 0), 1) behind another operator, rounded half away.
 
-    |r|·h is a sum of two products with half of the sixth's digits each; the floor of the sum of two doubles comes out
-    exactly through the signs of their differences, although the sum itself need not be exact.
+    |r| and the gate are exact doubles, their product need not be one: it is taken as a double and its error (Dekker,
+    'A floating-point technique for extending the available precision', 1971), whose sum is floored exactly.
     """
     if context.arithmetic.dpu_units:
         raise Uncovered("the DPU rounds before a hard swish, and the network has no step there")
     e, high, low = context.expressions, layer.result.high, layer.result.low
     # Beyond 3 it is r itself, below -3 it is 0.
-    value = e.clip(
-        value, Fraction(math.floor(-3 / step)) - 1, max(Fraction(high + 1), Fraction(math.ceil(3 / step)) + 1)
-    )
-    wide = e.as_carrier(value, "float64")
-    inner = e.clip(wide, Fraction(math.floor(-3 / step)) - 1, Fraction(math.ceil(3 / step)) + 1)
-    gate = e.plus(e.times(inner, _SIXTH * step), HALF)  # h before its clip
-    largest = max(abs(inner.low), abs(inner.high))
-    size = replace(inner, name=e.node("Abs", [inner.name]), low=_ZERO, high=largest)
-    coarse = Fraction(math.floor(_SIXTH * 2**14), 2**14)
-    first = e.plus(e.add(e.times(size, HALF), e.times(e.multiply(size, inner), coarse * step)), HALF)
-    second = e.times(e.multiply(size, inner), (_SIXTH - coarse) * step)
-    if max(abs(second.low), abs(second.high)) >= 1:
-        raise NotExact("its hard swish needs more bits than double precision has")
-    whole = e.floor(first)
-    rest = e.subtract(first, whole)
-    one, zero = e.number(1, "float64"), e.number(0, "float64")
-    above = e.node("Add", [e.node("Sub", [rest.name, one]), second.name])
-    below = e.node("Add", [rest.name, second.name])
-    up = e.node("Cast", [e.node("GreaterOrEqual", [above, zero])], to=TensorProto.DOUBLE)
-    down = e.node("Cast", [e.node("Less", [below, zero])], to=TensorProto.DOUBLE)
-    magnitude = e.node("Sub", [e.node("Add", [whole.name, up]), down])
-    curved = e.node("Mul", [magnitude, e.node("Sign", [wide.name])])
-    straight_size = replace(wide, name=e.node("Abs", [wide.name]), low=_ZERO, high=max(abs(wide.low), abs(wide.high)))
-    straight = e.node("Mul", [e.floor(e.plus(straight_size, HALF)).name, e.node("Sign", [wide.name])])
-    chosen = e.node("Where", [e.node("GreaterOrEqual", [gate.name, one]), straight, curved])
-    off = e.node("LessOrEqual", [gate.name, zero])
-    chosen = e.node("Where", [off, zero, chosen])
+    edge = Fraction(math.ceil(3 / step)) + 1
+    value = e.as_carrier(e.clip(value, -edge, max(Fraction(high + 1), edge)), "float64")
+    gate = e.clip(e.plus(e.times(e.clip(value, -edge, edge), _SIXTH * step), HALF), 0, 1)
+    size = e.node("Abs", [value.name])
+    product = e.node("Mul", [size, gate.name])
+    error = _product_error(context, size, gate.name, product)
+    whole = e.node("Floor", [product])
+    over_half = e.node("Sub", [e.node("Sub", [product, whole]), e.number(HALF, "float64")])
+    # The sign of a sum of two doubles is always right.
+    up = e.node("GreaterOrEqual", [e.node("Add", [over_half, error]), e.number(0, "float64")])
+    magnitude = e.node("Add", [whole, e.node("Cast", [up], to=TensorProto.DOUBLE)])
+    signed = e.node("Mul", [magnitude, e.node("Sign", [value.name])])
     bounds = [e.number(Fraction(bound), "float64") for bound in (low, high)]
-    clipped = Value(e.node("Clip", [chosen, *bounds]), "float64", Fraction(low), Fraction(high), 0)
+    clipped = Value(e.node("Clip", [signed, *bounds]), "float64", Fraction(low), Fraction(high), 0)
     e.identity(clipped, layer.result.name)
     return Outcome(low, high, "float64")
+
+
+def _product_error(context: Context, left: str, right: str, product: str) -> str:
+    """What fl(left·right) = product lacks of the exact product of two doubles."""
+    e = context.expressions
+    halves = []
+    for number in (left, right):
+        spread = e.node("Mul", [number, e.number(_SPLITTER, "float64")])
+        upper = e.node("Sub", [spread, e.node("Sub", [spread, number])])
+        halves.append((upper, e.node("Sub", [number, upper])))
+    (a, b), (c, d) = halves
+    error = e.node("Sub", [e.node("Mul", [a, c]), product])
+    for one, other in ((a, d), (b, c), (b, d)):
+        error = e.node("Add", [error, e.node("Mul", [one, other])])
+    return error
 
 
 # --- tables ---

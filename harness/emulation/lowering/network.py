@@ -21,7 +21,7 @@ from harness.emulation.lowering.movers import MOVES, lower_mover
 from harness.emulation.lowering.pooling import AVERAGES, lower_average
 from harness.emulation.lowering.resizing import lower_resize
 from harness.emulation.lowering.rounding import enter
-from harness.emulation.lowering.software import is_layer, reason_for
+from harness.emulation.lowering.software import is_layer, moves, reason_for
 from harness.emulation.lowering.weighted import lower_product
 from harness.emulation.reading import FUNCTIONS, PRODUCTS, read
 from harness.errors import UserError
@@ -250,10 +250,16 @@ class _Lowering:
 
     def _in_order(self) -> tuple[LoweredLayer, ...]:
         layers: list[LoweredLayer] = []
+        integers = set(self.network.dequantized) if self.arithmetic.name != "gpu" else set()
         for node in self.graph.nodes:
             if node.name in self.layers:
                 layers += self.layers[node.name]
             if node.name in self.members or node.name not in self.remaining or not is_layer(self.graph, node):
+                continue
+            if moves(node) and node.input[0] in integers:
+                # Integers that it moves are read in float behind it: moved before or after, they are the same.
+                integers.update(node.output)
+                layers.append(LoweredLayer(node.name, node.op_type, (node.name,), "HW"))
                 continue
             reason = self.reasons.get(node.name) or reason_for(self.graph, node, self.arithmetic)
             layers.append(LoweredLayer(node.name, node.op_type, (node.name,), "SW", reason=reason))

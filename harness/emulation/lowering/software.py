@@ -6,10 +6,12 @@ from onnx import NodeProto, TensorProto
 
 from harness.emulation.arithmetic import Arithmetic
 from harness.emulation.reading import FUNCTIONS, PRODUCTS
-from harness.quantize.graph import Graph
+from harness.quantize.graph import Graph, attribute
 from harness.quantize.rulebooks.rules import COMMON_FLOAT_REASONS, MOVERS
 
-_COVERED = FUNCTIONS | PRODUCTS | {"Add", "Sub", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "ReduceMean"}
+_COVERED = (
+    FUNCTIONS | PRODUCTS | {"Add", "Sub", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "ReduceMean", "Resize"}
+)
 
 
 def reason_for(graph: Graph, node: NodeProto, arithmetic: Arithmetic) -> str:
@@ -18,13 +20,20 @@ def reason_for(graph: Graph, node: NodeProto, arithmetic: Arithmetic) -> str:
         return COMMON_FLOAT_REASONS[node.op_type]
     if arithmetic.name == "gpu":
         return "single precision beside the int8 layers"
-    if node.op_type in MOVERS:
+    if moves(node):
         return "moves float values"
     if node.op_type not in _COVERED or node.domain not in {"", "ai.onnx"}:
         return f"{arithmetic.name} has no int8 form of {node.op_type}"
     if any(use.node.op_type == "QuantizeLinear" for name in node.output for use in graph.uses[name]):
         return "one of its operands is float"
     return "returns float: nothing quantizes its result"
+
+
+def moves(node: NodeProto) -> bool:
+    """Whether a node moves values and changes none."""
+    if node.domain not in {"", "ai.onnx"}:
+        return False
+    return node.op_type in MOVERS and (node.op_type != "Resize" or attribute(node, "mode", "nearest") == "nearest")
 
 
 def is_layer(graph: Graph, node: NodeProto) -> bool:
