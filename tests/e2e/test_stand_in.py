@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,14 +45,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 def first_stderr(bench: Bench) -> str:
     return (bench.folder / "stderr").read_text()
-
-
-def change(bench: Bench, target: str, field: str, text: str) -> None:
-    """Alter what the journal holds of a target, e.g. make a finished one go away at the very end."""
-    with sqlite3.connect(bench.store) as database:
-        database.execute(
-            "update run_targets set details = json_set(details, ?, ?) where name = ?", (field, text, target)
-        )
 
 
 def test_accuracy_carries_what_the_arithmetic_claims(finished: Bench) -> None:
@@ -178,23 +169,6 @@ def test_tables_do_not_mix_kinds_in_silence(finished: Bench) -> None:
     assert "modelled: computed by a performance model" in text
 
 
-def test_a_network_that_cannot_be_lowered_runs_as_it_is_and_says_so(bench: Bench) -> None:
-    bench.write_lab(LAB)
-    bench.write_job("quantized: tiny.onnx\n")  # a float network as the second arm
-    bench.run("--targets", "units")
-    target = bench.target("units")
-    assert target["lowered"] is None
-    assert any(note.startswith("not lowered to the board's arithmetic: ") for note in target["notes"])
-    assert target["status"] == "done"
-
-
-def test_a_wrong_bitstream_is_bad_input(bench: Bench) -> None:
-    bench.write_lab("targets:\n  z: {board: zcu102, via: emulated, bitstream: {int8: zcu102_in8}}\n")
-    done = bench.run(code=2)
-    assert "z: bitstream 'zcu102_in8' is unknown" in done.stderr
-    assert not bench.out.exists()
-
-
 def test_a_stand_in_reached_by_address_is_lowered_too(bench: Bench, agents: Callable[..., Agent]) -> None:
     agent = agents(options=("--emulated", "--board", "zcu102"))
     via = f"via: {{address: '{agent.address}'}}"
@@ -217,19 +191,3 @@ def test_a_board_under_fpga_rules_that_is_there_runs_the_int8_network_itself(
     found = rows(bench.out)
     assert "QDQ arithmetic, not bit-exact" in found["near", "Quantized", "accuracy_top1"]["note"]
     assert found["near", "Quantized", "fps"]["source"] == "measured"
-
-
-def test_a_resumed_run_takes_the_lowered_network_it_began_with(bench: Bench) -> None:
-    bench.write_lab(LAB)
-    bench.run("--targets", "units")
-    before = bench.target("units")["lowered"]["digest"]
-    path = bench.out / "artifacts" / "tiny.dpu.lowered.onnx"
-    path.unlink()  # as after a clean-up of the folder
-    change(bench, "units", "$.status", "offline")
-    bench.quantrig("resume", bench.run_id())
-    assert bench.target("units")["lowered"]["digest"] == before
-    # what another version would lower differently is not joined to what was kept
-    change(bench, "units", "$.status", "offline")
-    change(bench, "units", "$.lowered.digest", "0" * 64)
-    failed = bench.quantrig("resume", bench.run_id(), code=2)
-    assert "not the one that the run began with" in failed.stderr
