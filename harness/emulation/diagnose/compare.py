@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from harness.data.batch import cut, rows
 from harness.emulation.arithmetic import Arithmetic
-from harness.emulation.diagnose.hypotheses import explain
+from harness.emulation.diagnose.hypotheses import explain, near_halves
 from harness.emulation.diagnose.layer import Int64, Layer, parameters_of, read_layer
 from harness.emulation.diagnose.points import Point, find_points, given_name, made_in, step_by_step
 from harness.emulation.diagnose.recompute import Recomputation, recompute
@@ -85,7 +86,7 @@ def compare(
         quantized: the network as Q/DQ; layers and steps are read from it.
         reference: what is right; runs here.
         board: what the board is given; integer tensors have the same names in both.
-        feeds: inputs, one sample each.
+        feeds: inputs, one sample each, repeated where the network insists on a larger batch.
         arithmetic: the reference's; None: ONNX Runtime's own.
         run_board: runs a network on the board over `feeds`.
         precise: whether int8 needs ONNX Runtime's exact x86 kernels here.
@@ -121,12 +122,14 @@ def compare(
     alone = _alone(reference, tensors, feeds, found, precise)
 
     counts = {name: _Count() for name in tensors}
-    for theirs, ours, own in zip(found, expected, alone, strict=True):
+    for feed, theirs, ours, own in zip(feeds, found, expected, alone, strict=True):
+        size = rows(feed)
         for name in tensors:
-            counts[name].board.append(_integers(theirs[name]))
-            counts[name].reference.append(_integers(ours[name]))
-            counts[name].alone.append(_integers(own[name]))
-    layers = tuple(_differences(quantized, shared, counts, feeds, arithmetic))
+            counts[name].board.append(_integers(theirs[name], size))
+            counts[name].reference.append(_integers(ours[name], size))
+            counts[name].alone.append(_integers(own[name], size))
+    singles = [cut(feed, slice(0, 1)) for feed in feeds]
+    layers = tuple(_differences(quantized, shared, counts, singles, arithmetic))
     differing = sum(_unequal(a[name], b[name]) for a, b in zip(plain, expected_plain, strict=True) for name in outputs)
     total = sum(one[name].size for one in expected_plain for name in outputs)
     return Comparison(layers, differing, total, tuple(notices))
@@ -181,8 +184,13 @@ def _unequal(first: Array, second: Array) -> int:
     return int(first.size - np.count_nonzero(same))
 
 
-def _integers(values: Array) -> Int64:
-    """Whole numbers as int64; what is no number, or outside of all 8-bit types, counts as far away."""
+def _integers(values: Array, size: int) -> Int64:
+    """Whole numbers of the first sample as int64; what is no number counts as far away.
+
+    A network that insists on a batch of `size` gets its sample so many times; an array without a batch axis is whole.
+    """
+    if size > 1 and values.ndim and len(values) == size:
+        values = values[:1]
     if values.dtype.kind != "f":
         return values.astype(np.int64)
     return np.rint(np.nan_to_num(values.astype(np.float64), nan=1e6, posinf=1e6, neginf=-1e6)).astype(np.int64)
@@ -266,6 +274,11 @@ def _kinds(
     off = int(np.count_nonzero(right != _flat(count.alone)))
     if off:
         return (), f"recomputing the layer here misses the reference in {off:,} values, so no mistake was looked for"
+    if near_halves(found, right, got):
+        return (), (
+            "every value that differs lies next to a rounding boundary, as it happens where single-precision sums are "
+            "added in another order"
+        )
     return (), "no mistake that is known gives the board's integers"
 
 

@@ -18,6 +18,10 @@ from harness.emulation.diagnose.values import Kind
 
 #: Values looked at first, half of them differing ones: nearly every wrong hypothesis fails there.
 _FIRST_LOOK = 4096
+#: Fewer differing values than this do not tell a mistake of single channels from chance.
+_FEW = 4
+#: How near to a half a value is when the order of single-precision sums decides, in steps.
+_NEAR = 1e-3
 _Make = Callable[[], Ingredients]
 
 
@@ -55,6 +59,25 @@ def explain(layer: Recomputation, board: Int64) -> tuple[Kind, ...]:
     return found or tuple(one.kind for one in _with_roundings(layer) if _holds(layer, one, flat, look))
 
 
+def near_halves(layer: Recomputation, right: Int64, board: Int64) -> bool:
+    """Whether the board differs by one step only, and only where the exact value is next to a half.
+
+    Asked only of arithmetics with single precision in them: elsewhere sums are exact.
+
+    Args:
+        layer: recomputed from the board's own inputs.
+        right: what the reference makes of them.
+        board: what the board returned.
+    """
+    v = layer.in_steps(layer.whole, layer.way) if layer.single else None
+    if v is None:
+        return False
+    flat = board.reshape(-1)
+    wrong = flat != right.reshape(-1)
+    one_step = np.abs(flat[wrong] - right.reshape(-1)[wrong]).max(initial=0) <= 1
+    return bool(one_step and np.all(np.abs(v[wrong] - np.floor(v[wrong]) - 0.5) < _NEAR))
+
+
 def _with_roundings(layer: Recomputation) -> Iterator[Hypothesis]:
     """Each mistake together with another rounding: two things done otherwise."""
     for one in hypotheses(layer):
@@ -83,7 +106,7 @@ def _in_some_channels(layer: Recomputation, right: Int64, flat: Int64, look: np.
     count = product.shape[product.channel_axis]
     channel = np.asarray(spread_over(np.arange(count), product.shape, product.channel_axis))
     wrong = np.unique(channel[flat != right])
-    if not 0 < wrong.size < count:
+    if not 0 < wrong.size < count or np.count_nonzero(flat != right) < _FEW:
         return ()
     inside = np.flatnonzero(np.isin(channel, wrong))
     few = look[np.isin(channel[look], wrong)]
@@ -139,15 +162,17 @@ def _has_own_constants(layer: Recomputation) -> bool:
 def _roundings(layer: Recomputation, whole: Ingredients, way: Way) -> Iterator[Hypothesis]:
     variants: Sequence[tuple[str, str, Way]] = [("", "", way)]
     if _has_own_constants(layer):
-        text = "the file's own constants in place of the DPU's (average by division, slopes as stored), "
-        variants = [*variants, ("constants of the file, ", text, replace(way, plain=True))]
+        name, text = "constants of the file", "slopes as the file has them, not as the DPU has them"
+        if whole.plain is not None:
+            name, text = "average by division", "the sum of a window is divided, not multiplied by the DPU's factor"
+        variants = [*variants, (f"{name}, ", f"{text}; ", replace(way, plain=True))]
     for name, text, base in variants:
         for rule in Round:
             if rule is way.rounding and not base.plain:
                 continue
             kind = Kind(f"{name}rounding {rule}", f"{text}rounds {rule} where the reference rounds {way.rounding}")
             if rule is way.rounding:
-                kind = Kind("constants of the file", text.rstrip(", "))
+                kind = Kind(name.rstrip(", "), text.rstrip("; "))
             yield Hypothesis(kind, lambda: whole, replace(base, rounding=rule))
 
 

@@ -118,7 +118,7 @@ class Recomputation:
             found: ingredients, changed or not.
             way: how they are finished.
         """
-        v = self._in_steps(found, way)
+        v = self.in_steps(found, way)
         if v is None:
             return None
         out = self.layer.out
@@ -128,10 +128,10 @@ class Recomputation:
         wide = np.clip(q, -(2.0**62), 2.0**62).astype(np.int64)
         return (wide - out.low) % 256 + out.low
 
-    def _in_steps(self, found: Ingredients, way: Way) -> Float64 | None:
-        """The real result over the output's step, before its rounding."""
+    def in_steps(self, found: Ingredients, way: Way) -> Float64 | None:
+        """The result in steps of the output, flat, before its rounding; None where it is not covered."""
         out = float(self.layer.out.scale.reshape(()))
-        single = self._single
+        single = self.single
         if found.acc is None:
             real = found.plain if way.plain and found.plain is not None else found.real
             assert real is not None
@@ -155,7 +155,7 @@ class Recomputation:
         return self._finished(real, way, out)
 
     @property
-    def _single(self) -> str:
+    def single(self) -> str:
         """Where single precision decides: in "runtime", on a "board" with float scales, or nowhere ("")."""
         if self.arithmetic is None:
             return "runtime"
@@ -168,7 +168,7 @@ class Recomputation:
             if made is None:
                 return None
             r = made
-        if self._single:
+        if self.single:
             return np.asarray((r.astype(np.float32) / np.float32(out)).astype(np.float64))
         return np.asarray(r / out)
 
