@@ -112,6 +112,7 @@ class Bench:
         digest = sha256_of(path)
         self.client.ship(path, digest)
         options = SessionChoice(
+            runtime=self.target.runtime or "",
             intra_op_threads=self.target.threads or 0,
             disabled_optimizers=tuple(disabled),
             precise_x86_int8=must_not_saturate(self.info),

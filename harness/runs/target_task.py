@@ -182,6 +182,7 @@ class TargetTask:
         prepared = client.prepare(
             file.digest,
             options=SessionChoice(
+                runtime=self.target.runtime or "",
                 intra_op_threads=self.target.threads or 0,
                 disabled_optimizers=file.disabled_optimizers,
                 precise_x86_int8=network is Network.QUANTIZED and must_not_saturate(info),
