@@ -29,7 +29,7 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class DpuBoard:
-    """A board with a Zynq UltraScale+ and the DPU that its published figures were taken with.
+    """A board with a Zynq UltraScale+, and the DPU that its published figures were taken with.
 
     Args:
         name: as a user writes it.
@@ -51,7 +51,8 @@ class DpuBoard:
 _XCZU9EG = Device("xczu9eg", 274080, 912, 2520, None, "MathWorks' estimate-resource-utilization page: device totals")
 _K26 = Device("K26 (xck26)", 117120, 144, 1248, None, "Kria apps documentation 2022.1, nlp-smartvision, hw_arch_accel")
 
-#: Usual configurations: those of the rows in Vitis AI's model zoo (2.5: ZCU102, ZCU104, KV260; 1.4 section: Ultra96).
+#: Usual configurations: those of the rows in Vitis AI's model zoo (2.5; Ultra96: its section of 1.4, whose ZCU102 has
+#: 287 MHz).
 DPU_BOARDS: Mapping[str, DpuBoard] = {
     board.name: board
     for board in (

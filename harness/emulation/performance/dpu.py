@@ -73,12 +73,14 @@ class DpuConfig:
         clock_mhz: of the cores; their DSPs run at twice that.
         cores: how many.
         board: whose memory and host it has.
+        memory_gb_per_s: of the board's memory, for all cores together; None: as fitted for the board.
     """
 
     arch: DpuArch
     clock_mhz: float
     cores: int
     board: DpuBoard
+    memory_gb_per_s: float | None = None
 
     @property
     def peak_ops_per_second(self) -> float:
@@ -95,6 +97,7 @@ def dpu_config(
     clock_mhz: float | None = None,
     cores: int | None = None,
     board: str | None = None,
+    memory_gb_per_s: float | None = None,
 ) -> DpuConfig:
     """A DPU by names, with the board's usual values where none are given.
 
@@ -103,9 +106,10 @@ def dpu_config(
         clock_mhz: of the DPU; None for the board's usual one.
         cores: 1 … 4; None for the board's usual number.
         board: zcu102, zcu104, kv260 or ultra96; None for zcu102.
+        memory_gb_per_s: what the memory gives all cores together, in 10^9 bytes; None: as fitted for the board.
 
     Raises:
-        UserError: no such DPU or board, a clock or number of cores that none has.
+        UserError: no such DPU or board; a clock, number of cores or bandwidth that none has.
     """
     where = _board(board or "zcu102")
     size = _arch(arch or where.arch)
@@ -119,7 +123,9 @@ def dpu_config(
     count = where.cores if cores is None else cores
     if not 1 <= count <= MOST_CORES:
         raise UserError(f"a DPUCZDX8G has 1 to {MOST_CORES} cores, not {cores}")
-    return DpuConfig(size, clock, count, where)
+    if memory_gb_per_s is not None and not 0 < memory_gb_per_s < math.inf:
+        raise UserError(f"memory bandwidth {memory_gb_per_s!r} GB/s: give a number above 0")
+    return DpuConfig(size, clock, count, where, memory_gb_per_s)
 
 
 def _board(name: str) -> DpuBoard:

@@ -2,44 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from harness.emulation.performance.dpu import DpuConfig
-from harness.emulation.performance.dpu_layers import software_reason, work_of
+from harness.emulation.performance.dpu_layers import Work, works
+from harness.emulation.performance.dpu_model import MODEL, DpuModel, Works, both
 from harness.emulation.performance.layers import LayerShape, NetworkShape
-from harness.emulation.performance.timing import LayerTiming, ModelError, NetworkTiming
+from harness.emulation.performance.timing import LayerTiming, NetworkTiming
+from harness.errors import UserError
 
-
-@dataclass(frozen=True, slots=True)
-class DpuModel:
-    """The constants of the timing model.
-
-    Args:
-        array_efficiency: share of its cycles that the array of multipliers works.
-        side_efficiency: the same of the unit for depthwise convolution, pooling and element-wise work.
-        core_gb_per_s: what one core moves alone, per board.
-        host_fixed_ms: of the processor beside the DPU, for each image.
-        host_ns_per_pixel: of the processor, for each pixel of the input, per board.
-        error: how far it was from published figures.
-    """
-
-    array_efficiency: float
-    side_efficiency: float
-    core_gb_per_s: Mapping[str, float]
-    host_fixed_ms: float
-    host_ns_per_pixel: Mapping[str, float]
-    error: ModelError
-
-
-MODEL = DpuModel(
-    array_efficiency=0.988,
-    side_efficiency=0.57,
-    core_gb_per_s={"zcu102": 8.38, "zcu104": 8.38, "kv260": 8.38, "ultra96": 3.19},
-    host_fixed_ms=0.09,
-    host_ns_per_pixel={"zcu102": 9.0, "zcu104": 9.0, "kv260": 9.0, "ultra96": 40.0},
-    error=ModelError(None, None, 0, "not fitted yet"),
-)
+#: Software layers whose time is that of their values alone; others multiply or iterate, and no figure covers them.
+_VALUE_BY_VALUE = frozenset({"activation", "normalization", "move", "add", "mul"})
+_VALUE_BY_VALUE_TYPES = frozenset({"Softmax", "LogSoftmax", "ArgMax", "Sqrt", "Pow", "Exp", "Log", "Abs", "Neg"})
 
 
 def time_on_dpu(network: NetworkShape, config: DpuConfig, model: DpuModel = MODEL) -> NetworkTiming:
@@ -51,54 +23,79 @@ def time_on_dpu(network: NetworkShape, config: DpuConfig, model: DpuModel = MODE
         model: the constants; those of the published fit.
 
     Returns:
-        Layers in the network's order. `seconds` is one image with one thread, host included; `fps_multi_thread` is
-        with every core busy.
+        Layers in the network's order, each as if its core had the memory to itself. `seconds` is one image with one
+        thread: layers, preparing the image and reading the result. `fps_multi_thread` is with every core busy.
+        Software layers that multiply or iterate have no time and are in no sum.
+
+    Raises:
+        UserError: nothing of the network runs on a DPU.
     """
+    found = works(network, config.arch)
+    on_core = [work for work in found.values() if isinstance(work, Work)]
+    if not any(work.launches for work in on_core):
+        raise UserError(f"{config.arch.name} computes no layer of this network, so there is no time to model")
     layers: list[LayerTiming] = []
-    group = 0
-    before_was_software = True
+    group, in_software = 0, True
     for layer in network.layers:
-        reason = software_reason(layer, config.arch)
-        if reason is not None:
-            layers.append(LayerTiming(layer.name, layer.op_type, "SW", None, reason=reason))
+        work = found[layer.name]
+        if isinstance(work, str):
+            layers.append(_in_software(layer, model, work))
         else:
-            group += before_was_software
-            layers.append(_time_layer(layer, config, model, 1, group))
-        before_was_software = reason is not None
-    alone = sum(layer.seconds or 0.0 for layer in layers)
-    shared = alone
-    host = _host_seconds(network, config, model)
-    seconds = alone + host
+            group += in_software
+            layers.append(_on_core(layer, work, config, model, group))
+        in_software = isinstance(work, str)
+    every = Works.of(on_core)
+    alone_ms = model.layers_ms(every, config, 1)
+    host_ms = model.image_ms(*host_values(network, config))
+    seconds = (alone_ms + host_ms) * 1e-3
     return NetworkTiming(
         tuple(layers),
         seconds,
         1 / seconds,
-        config.cores / max(shared, host * config.cores / 4),
-        sum(layer.cycles or 0.0 for layer in layers),
+        model.frames_per_second(model.layers_ms(every, config, config.cores), host_ms, config.cores),
+        alone_ms * config.clock_mhz * 1e3,
         config.clock_mhz,
         model.error,
     )
 
 
-def _time_layer(layer: LayerShape, config: DpuConfig, model: DpuModel, cores: int, group: int) -> LayerTiming:
-    work = work_of(layer, config.arch)
-    hertz = config.clock_mhz * 1e6
-    compute = (work.array_cycles / model.array_efficiency + work.side_cycles / model.side_efficiency) / hertz
-    moved = work.weight_bytes + work.input_bytes + work.output_bytes
-    memory = moved * cores / (model.core_gb_per_s[config.board.name] * 1e9)
-    seconds = max(compute, memory)
+def host_values(network: NetworkShape, config: DpuConfig) -> tuple[int, int]:
+    """What the processor beside the DPU handles of an image: pixels of the input, values that leave the DPU."""
+    pixels = sum(volume.height * volume.width for volume in network.inputs.values())
+    found = works(network, config.arch)
+    values = sum(network.layer(name).output.elements for name in network.outputs if isinstance(found[name], Work))
+    values += sum(_software_values(network.layer(name)) or 0 for name, work in found.items() if isinstance(work, str))
+    return pixels, values
+
+
+def _software_values(layer: LayerShape) -> int | None:
+    if layer.macs or layer.weights:
+        return None
+    if layer.kind in _VALUE_BY_VALUE or layer.op_type in _VALUE_BY_VALUE_TYPES:
+        return max(layer.output.elements, *(volume.elements for volume in layer.inputs), 0)
+    return None
+
+
+def _in_software(layer: LayerShape, model: DpuModel, reason: str) -> LayerTiming:
+    values = _software_values(layer)
+    if values is None:
+        return LayerTiming(layer.name, layer.op_type, "SW", None, reason=f"{reason}; no model covers its time")
+    seconds = values * model.host_ns_per_value * 1e-9
+    return LayerTiming(layer.name, layer.op_type, "SW", seconds, bound="software", reason=reason)
+
+
+def _on_core(layer: LayerShape, work: Work, config: DpuConfig, model: DpuModel, group: int) -> LayerTiming:
+    compute_ms = model.compute_ms(work.array_cycles, work.side_cycles, config.clock_mhz)
+    memory_ms = model.memory_ms(work.moved_bytes, config, 1)
+    seconds = (both(compute_ms, memory_ms) + model.launch_us * 1e-3 * work.launches) * 1e-3
     return LayerTiming(
         layer.name,
         layer.op_type,
         "HW",
         seconds,
-        cycles=seconds * hertz,
-        bound="compute" if compute >= memory else "memory",
-        utilization=min(1.0, 2 * layer.macs / (config.peak_ops_per_second * seconds)) if seconds else 0.0,
+        cycles=seconds * config.clock_mhz * 1e6,
+        bound="compute" if compute_ms >= memory_ms else "memory",
+        utilization=2 * layer.macs / (config.peak_ops_per_second * seconds) if seconds and layer.macs else None,
         group=group,
+        note=None if work.launches else "costs nothing of its own: a rename, or written in place",
     )
-
-
-def _host_seconds(network: NetworkShape, config: DpuConfig, model: DpuModel) -> float:
-    pixels = sum(volume.height * volume.width for volume in network.inputs.values())
-    return model.host_fixed_ms * 1e-3 + model.host_ns_per_pixel[config.board.name] * 1e-9 * pixels
