@@ -14,6 +14,7 @@ from harness.emulation.exact import Expressions, NotExact
 from harness.emulation.integer_network import Entering, IntegerNetwork, Layer
 from harness.emulation.lowered import Lowered, LoweredLayer
 from harness.emulation.lowering import gpu
+from harness.emulation.lowering import int8_kernels as kernels
 from harness.emulation.lowering.context import Context, Outcome, Uncovered
 from harness.emulation.lowering.elementwise import lower_concat, lower_mul, lower_sum
 from harness.emulation.lowering.functions import alone
@@ -47,12 +48,15 @@ _LOWERINGS: dict[str, Callable[[Context, Layer], Outcome]] = {
 _OPSET = 13
 
 
-def lower(path: Path | str, arithmetic: str | Arithmetic) -> Lowered:
+def lower(path: Path | str, arithmetic: str | Arithmetic, *, int8_kernels: bool = False) -> Lowered:
     """Write a quantized network in an arithmetic's own numbers.
 
     Args:
         path: a Q/DQ network.
         arithmetic: dpu, mathworks, host or gpu, or an environment: fpga (dpu), host, gpu.
+        int8_kernels: compute convolutions with the runtime's QLinearConv where that is exact: the same values in half
+            the time, but the integers between layers are uint8 and not there under the names of `LoweredLayer`. The
+            proof rests on how ONNX Runtime's CPU provider rounds, not on ONNX alone.
 
     Returns:
         a network of plain operators with the same inputs and outputs, and how each layer got there.
@@ -62,16 +66,17 @@ def lower(path: Path | str, arithmetic: str | Arithmetic) -> Lowered:
     """
     found = arithmetic if isinstance(arithmetic, Arithmetic) else find_arithmetic(arithmetic)
     with scratch():
-        return lower_model(read_model(Path(path)), found, str(path))
+        return lower_model(read_model(Path(path)), found, str(path), int8_kernels=int8_kernels)
 
 
-def lower_model(model: ModelProto, arithmetic: Arithmetic, what: str) -> Lowered:
+def lower_model(model: ModelProto, arithmetic: Arithmetic, what: str, *, int8_kernels: bool = False) -> Lowered:
     """`lower` of a network in memory, which is not changed.
 
     Args:
         model: a Q/DQ network.
         arithmetic: whose numbers.
         what: how to call it in an error.
+        int8_kernels: as for `lower`.
 
     Raises:
         UserError: it is not quantized, or its opset cannot be raised to 13.
@@ -87,17 +92,18 @@ def lower_model(model: ModelProto, arithmetic: Arithmetic, what: str) -> Lowered
         name_nodes(copy)
     folding.constants_to_initializers(copy)
     graph = Graph(infer_types(copy))
-    return _Lowering(graph, arithmetic).lowered()
+    return _Lowering(graph, arithmetic, int8_kernels=int8_kernels).lowered()
 
 
 class _Lowering:
-    def __init__(self, graph: Graph, arithmetic: Arithmetic) -> None:
+    def __init__(self, graph: Graph, arithmetic: Arithmetic, *, int8_kernels: bool) -> None:
         self.graph = graph
         self.arithmetic = arithmetic
         self.network: IntegerNetwork = read(graph)
         self.taken = set(graph.initializers) | set(graph.producer) | set(graph.inputs) | graph.read_in_bodies
         self.taken |= {node.name for node in graph.nodes}
         self.context = Context(graph, arithmetic, Expressions(self._free_name))
+        self.bytes = kernels.Bytes(self.context) if int8_kernels else None
         #: operator → its layer
         self.layers: dict[str, list[LoweredLayer]] = {}
         self.members: set[str] = set()
@@ -145,7 +151,8 @@ class _Lowering:
                 raise Uncovered(reason_for(self.graph, node, self.arithmetic))
             if self.arithmetic.dpu_units and result.low == 0:
                 raise Uncovered("the DPU has no unsigned integers")
-            outcome = lowering(self.context, layer)
+            outcome = None if self.bytes is None else kernels.lower_layer(self.context, layer, self.bytes)
+            outcome = outcome or lowering(self.context, layer)
         except (NotExact, Uncovered) as reason:
             self.context.expressions.back(mark)
             self._enter(Entering(self.graph.producer[result.name].input[0], result, str(reason), node.name))

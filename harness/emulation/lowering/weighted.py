@@ -167,12 +167,15 @@ class _Bounded:
         """No partial sum is larger."""
         return Fraction(float((self.most + (0 if self.bias is None else np.maximum(self.bias, 0))).max(initial=0)))
 
-    def plus_half(self, channels: int) -> _Bounded:
-        """With the rounding's half in the bias."""
+    def plus_half(self, channels: int, unit: float) -> _Bounded:
+        """With the rounding's half in the bias, as a multiple of what the sums are multiples of.
+
+        Only the floor of the whole is taken: what is finer than the sums decides nothing in it.
+        """
         bias = self.bias
         if bias is None:
             bias = np.zeros(channels if self.inside else ())
-        return _Bounded(self.least, self.most, bias + 0.5, self.inside)
+        return _Bounded(self.least, self.most, np.floor((bias + 0.5) / unit) * unit, self.inside)
 
 
 def _bounded(product: Product, scaled: Array, bias: Array | None) -> _Bounded:
@@ -194,10 +197,11 @@ def _in_single(
     bounded = _bounded(product, scaled, bias)
     bits = finest([*np.unique(unit), *([] if bias is None else np.unique(bias))])
     offset = wants_offset(context, layer, bits, bounded.low())
-    if offset:
-        bits = max(bits, 1)
-        bounded = bounded.plus_half(product.channels)
     try:
+        if offset:
+            carrier_for(bounded.low(), bounded.high() + 1, bits)
+            finer = float(unit.min())
+            bounded, bits = bounded.plus_half(product.channels, finer), finest([finer])
         if carrier_for(bounded.low(), bounded.high(), bits) != "float32":
             return None
     except NotExact:
