@@ -36,7 +36,8 @@ def test_convolution(transposed: bool, data: st.DataObject, tmp_path: Path) -> N
     net = Written()
     name = net.input("x", ["N", group * per_in, *spatial], of_input)
     shape = [group * per_in, per_out, *kernel] if transposed else [group * per_out, per_in, *kernel]
-    per_channel = data.draw(st.booleans())
+    # A step per channel of every group: nobody writes that, harness.quantize takes one step there.
+    per_channel = data.draw(st.booleans()) and not (transposed and group > 1)
     axis = (1 if transposed else 0) if per_channel else None
     steps = _channel_steps(rng, shape[axis]) if axis is not None else np.float32(data.draw(_steps))
     inputs = [name, net.integers("w", integers(rng, shape, data.draw(st.sampled_from(STYLES))), steps, axis)]

@@ -45,6 +45,8 @@ class _Growing:
         self.now = self.net.add("Relu", [self.now], self.name("relu"))
 
     def _dilated(self) -> None:
+        if self.channels % 2:
+            return
         shape = (self.channels, self.channels // 2, 3, 3)
         self.now = self.net.conv(
             self.now, self.name("dilated"), shape, pads=[2] * 4, dilations=[2, 2], group=2, bias=False

@@ -43,6 +43,8 @@ def activate(draw: st.DrawFn, net: Written, value: str, slopes: list[int], arith
     if name == "PRelu":
         steep = np.arange(1, slopes[0] + 1, dtype=np.int8).reshape(slopes)
         return net.op("PRelu", [value, net.integers("slopes", steep, 2.0**-5)], "activated")
+    if name == "Relu":
+        return net.op("Relu", [value], "activated")
     if name == "HardSigmoid":
         return net.op("HardSigmoid", [value], "activated", alpha=float(np.float32(1 / 6)), beta=0.5)
     return net.op("HardSwish", [value], "activated")

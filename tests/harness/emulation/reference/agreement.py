@@ -71,7 +71,13 @@ def compare(path: Path, arithmetic: str, feed: Mapping[str, Array], lowered: Low
     that a layer is computed in integers ask `Agreement.hardware`.
     """
     made = lower(path, arithmetic) if lowered is None else lowered
-    software = {name for layer in made.layers if layer.where == "SW" for name in layer.members}
+    # A curve is the same function in double precision wherever it is computed.
+    software = {
+        name
+        for layer in made.layers
+        if layer.where == "SW" and layer.op_type not in {"Sigmoid", "Tanh"}
+        for name in layer.members
+    }
     reference = Reference(path, arithmetic, software).run(feed)
     named = {layer.integers for layer in made.layers if layer.integers is not None}
     known = _tensors(made.model)
