@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -19,8 +20,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+import harness
 from harness.emulation.diagnose.points import find_points
 from harness.emulation.diagnose.values import Diagnosis, LayerDifference
+from harness.errors import UserError
 from harness.quantize import Quantizer
 from harness.quantize.graph import read_model
 from harness.runs.diagnosis import diagnose_on
@@ -244,3 +247,68 @@ def test_two_mistakes_at_once_are_both_named(int8: Callable[[Environment], Int8]
     """A processor rounds half to even where the DPU rounds half up, and here it shifts a bias besides."""
     told = diagnose(int8("fpga"), "stored bias halved", "c")
     assert "bias shifted right by one bit and rounding half-even" in names(found(told, "c"))
+
+
+def test_the_command_reports_publishes_and_goes_on(int8: Callable[[Environment], Int8], tmp_path: Path) -> None:
+    network = int8("fpga")
+    np.savez(tmp_path / "data.npz", x=samples(24))
+    onnx.save(small_network(), tmp_path / "small.onnx")
+    (tmp_path / "job.yaml").write_text(
+        f"name: small\nmodel: small.onnx\nquantized: {network.path}\nmetrics: []\n"
+        "data: {source: data.npz, calibration: 16, seed: 0}\n"
+    )
+    folder = tmp_path / "board"
+    folder.mkdir()
+    options = ["--board", "zcu102", "--emulated"]
+    with board(folder, options, fault="bias doubled", layer="c", integers=network.integers("c")) as address:
+        (tmp_path / "targets.yaml").write_text(
+            f'targets:\n  bench: {{board: zcu102, environment: fpga, via: {{address: "{address}"}}, runtime: wrong}}\n'
+            "  gone: {board: zcu102, environment: fpga, via: {address: 'localhost:1'}}\n"
+        )
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "harness", "run", "job.yaml", "--diagnose", "--diagnose-samples", "3"),
+                *("--json", "--profile", "quick", "--out", "out", "--store", str(tmp_path / "store.db")),
+            ],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 3, done.stderr  # the board that is gone
+    document = json.loads(done.stdout)
+    (told,) = document["diagnosis"]
+    assert told["target"] == "bench"
+    assert told["samples"] == 3
+    assert told["first_difference"] == "c"
+    assert "bias shifted left by one bit" in told["kinds"]
+    assert list(document["not_diagnosed"]) == ["gone"]
+    assert document["run_id"]
+    assert json.loads((tmp_path / "out" / "diagnosis.json").read_text()) == document["diagnosis"]
+    page = (tmp_path / "out" / "diagnosis.html").read_text()
+    assert "First difference in c (Conv)" in page
+    differing = [layer for layer in told["layers"] if layer["differing"]]
+    pictures = sorted((tmp_path / "out" / "diagnosis").iterdir())
+    assert len(pictures) == len(differing) == page.count('class="difference"')
+    for picture in pictures:
+        assert ElementTree.parse(picture).getroot().tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_the_python_call_goes_by_the_rules_that_made_the_network(
+    int8: Callable[[Environment], Int8], tmp_path: Path
+) -> None:
+    """`local` runs Q/DQ by ONNX Runtime, which is the reference of a cpu network."""
+    target = Target("here", "generic", "fpga", Via("local"), tmp_path)  # the network's own rules decide, not these
+    told = harness.diagnose(int8("cpu").path, [{"x": samples(6)}], target, samples=2, out=tmp_path / "out")
+    assert told.environment == "cpu"
+    assert told.samples == 2
+    assert told.first is None
+    assert (tmp_path / "out" / "diagnosis.html").is_file()
+
+
+def test_a_float_network_has_nothing_to_compare(tmp_path: Path) -> None:
+    onnx.save(small_network(), tmp_path / "small.onnx")
+    target = Target("here", "generic", "cpu", Via("local"), tmp_path)
+    with pytest.raises(UserError, match="nothing to compare: the network has no layer with integers"):
+        harness.diagnose(tmp_path / "small.onnx", [{"x": samples(1)}], target)
