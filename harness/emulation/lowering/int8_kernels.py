@@ -3,8 +3,11 @@
 QLinearConv sums integers, multiplies the sum by one float32 number and rounds half to even. With the number
 2^-s·(1 + 2^-23) a tie is moved away from zero, by at most 2^-15 below 256, while what is no tie lies 2^-s or more from
 one: up to s = 13 it stays on its side. The sum is offset so that the result is never negative, where half away is half
-up. Weights are unsigned, around 128: kernels for unsigned times signed saturate pairs in 16 bits on x86 without VNNI,
-those for unsigned times unsigned nowhere.
+up.
+
+Kernels for unsigned times signed saturate sums of two products at 16 bits on x86 without VNNI. They are used where no
+two products reach that, which holds for every weight behind a ReLU whose results are int8 (127·128·2 < 2^15). Elsewhere
+weights are unsigned too, around 128: those kernels saturate nowhere, and take about twice the time.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import numpy as np
 from onnx import TensorProto
 
 from harness.emulation.exact import EXACT_UP_TO
-from harness.emulation.integer_network import Constant, Layer, QuantizedTensor
+from harness.emulation.integer_network import Constant, Integers64, Layer, QuantizedTensor
 from harness.emulation.lowering import dpu
 from harness.emulation.lowering.context import Context, Outcome, exponent
 from harness.emulation.lowering.functions import CLIPS, integer_bounds
@@ -26,8 +29,9 @@ from harness.quantize.rulebooks.rules import Rounding
 #: The largest shift of the argument above.
 _MOST = 13
 _NUDGED = np.float32(1) + np.float32(2**-23)
-#: What an int8 number is stored with as uint8, and an int8 weight.
+#: What makes a signed 8-bit number an unsigned one.
 _OFFSET = 128
+_SATURATES_ABOVE = 2**15 - 1
 
 
 @dataclass
@@ -36,26 +40,30 @@ class Bytes:
 
     Args:
         context: of the lowering.
-        names: integer tensor → its uint8 form, which is `_OFFSET` larger where its type is int8.
+        names: integer tensor → its uint8 form, which is `_OFFSET` larger where there are negative values.
     """
 
     context: Context
     names: dict[str, str] = field(default_factory=dict)
+
+    def offset(self, tensor: QuantizedTensor) -> int:
+        """By how much the uint8 form is larger than the integers."""
+        return _offset(self.context.bounds[tensor.name][0])
 
     def of(self, tensor: QuantizedTensor) -> str:
         """The uint8 form of a tensor."""
         if tensor.name not in self.names:
             e = self.context.expressions
             shifted = tensor.name
-            if _offset(tensor):
-                shifted = e.node("Add", [shifted, e.number(_offset(tensor), "float32")])
+            if offset := self.offset(tensor):
+                shifted = e.node("Add", [shifted, e.number(offset, "float32")])
             self.names[tensor.name] = e.node("Cast", [shifted], to=TensorProto.UINT8)
         return self.names[tensor.name]
 
     def made(self, name: str, result: QuantizedTensor, low: int, high: int) -> Outcome:
         """Note a uint8 tensor as a layer's result, and emit its float form for those who read that."""
         e = self.context.expressions
-        offset = _offset(result)
+        offset = _offset(low)
         self.names[result.name] = name
         single = e.node("Cast", [name], None if offset else result.name, to=TensorProto.FLOAT)
         if offset:
@@ -63,8 +71,8 @@ class Bytes:
         return Outcome(low, high)
 
 
-def _offset(tensor: QuantizedTensor) -> int:
-    return _OFFSET if tensor.low < 0 else 0
+def _offset(low: int) -> int:
+    return _OFFSET if low < 0 else 0
 
 
 def lower_layer(context: Context, layer: Layer, known: Bytes) -> Outcome | None:
@@ -88,7 +96,7 @@ def _moved(context: Context, layer: Layer, known: Bytes, operands: list[Quantize
     result = layer.result
     tensors = [operand for operand in operands if isinstance(operand, QuantizedTensor)]
     same = [(tensor.step, tensor.low) == (result.step, result.low) and tensor.name in known.names for tensor in tensors]
-    if len(tensors) != len(operands) or not all(same):
+    if len(tensors) != len(operands) or not all(same) or len({known.offset(tensor) for tensor in tensors}) != 1:
         return None
     e = context.expressions
     name = e.node(layer.node.op_type, [known.of(tensor) for tensor in tensors])
@@ -117,7 +125,7 @@ def _convolution(context: Context, layer: Layer, known: Bytes) -> Outcome | None
     # What is finer than the sum decides nothing but where it lies to the next half.
     half = 0.5 * 2.0**shift
     added = np.floor(added + half) - np.floor(half)
-    offset = _offset(result)
+    offset = _offset(low)
     added = added + offset * 2.0**shift
     least, most = product.sums(product.weights.astype(np.float64))
     if (
@@ -126,16 +134,19 @@ def _convolution(context: Context, layer: Layer, known: Bytes) -> Outcome | None
     ):
         return None
     e = context.expressions
-    one, here = np.asarray(1, np.float32), np.asarray(_offset(data), np.uint8)
+    one, here = np.asarray(1, np.float32), np.asarray(known.offset(data), np.uint8)
+    weights, middle = product.weights, np.asarray(0, np.int8)
+    if (context.bounds[data.name][1] + int(here)) * _largest_pair(weights) > _SATURATES_ABOVE:
+        weights, middle = weights + _OFFSET, np.asarray(_OFFSET, np.uint8)
     name = e.node(
         "QLinearConv",
         [
             known.of(data),
             e.array(one),
             e.array(here),
-            e.array((product.weights + _OFFSET).astype(np.uint8), "weight"),
+            e.array(weights.astype(middle.dtype), "weight"),
             e.array(np.asarray(_NUDGED, np.float32)),
-            e.array(np.asarray(_OFFSET, np.uint8)),
+            e.array(middle),
             e.array(np.asarray(2.0**shift, np.float32)),
             e.array(np.asarray(0, np.uint8)),
             e.array(added.astype(np.int32), "bias"),
@@ -146,3 +157,9 @@ def _convolution(context: Context, layer: Layer, known: Bytes) -> Outcome | None
     if limits != (0, 255):
         name = e.node("Clip", [name, *(e.array(np.asarray(limit, np.uint8)) for limit in limits)])
     return known.made(name, result, low, high)
+
+
+def _largest_pair(weights: Integers64) -> int:
+    """The largest sum of two weights' magnitudes."""
+    sizes = np.sort(np.abs(weights), axis=None)
+    return int(sizes[-2:].sum()) if sizes.size else 0
