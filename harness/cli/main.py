@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness._version import __version__
-from harness.cli import estimate, lab, looking, networks, precision, runs
+from harness.cli import estimate, lab, looking, lowering, networks, precision, runs
 from harness.errors import ExitCode, QuantrigError
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ app.command("quantize")(networks.quantize)
 app.command("sensitivity")(precision.sensitivity)
 app.command("inspect")(looking.inspect)
 app.command("estimate")(estimate.estimate)
+app.command("lower")(lowering.lower)
 app.add_typer(lab.targets_app, name="targets")
 app.add_typer(lab.certificates_app, name="certificates")
 
