@@ -170,6 +170,8 @@ class _Reader:
         self.made_by: dict[str, str] = dict.fromkeys(graph.inputs, "")
         #: tensor → the tensor that it is, rounded
         self.same_as: dict[str, str] = {}
+        #: input of the network with its channels last → the same with its channels first
+        self.as_planes: dict[str, str] = {}
         self.drafts: dict[str, LayerShape] = {}
 
     def network(self) -> NetworkShape:
@@ -180,7 +182,7 @@ class _Reader:
             elif node.op_type not in _NO_LAYER:
                 self._add(node)
         outputs = dict.fromkeys(self.made_by.get(self._source(name), "") for name in self.graph.outputs)
-        inputs = {name: self._volume(name) for name in self.graph.inputs}
+        inputs = {name: self._volume(self.as_planes.get(name, name)) for name in self.graph.inputs}
         return NetworkShape(tuple(self.drafts.values()), inputs, tuple(name for name in outputs if name))
 
     def _source(self, tensor: str) -> str:
@@ -194,9 +196,13 @@ class _Reader:
         operands = self._operands(node)
         if not operands:
             return  # computed from constants alone
+        if node.op_type == "Transpose" and self._turns_input(node, operands[0]):
+            return
         if node.op_type in _FUSED | {"BatchNormalization"} and self._fuse(node, operands[0]):
             return
-        kind = _KINDS.get(node.op_type, "other")
+        if node.op_type == "Add" and self._is_bias(node, operands) and self._fuse(node, operands[0]):
+            return
+        kind = self._kind(node, operands)
         if kind in {"move", "other"} and self._shape(node.output[0]) is None:
             self.made_by.update({name: self.made_by[operands[0]] for name in node.output if name})
             return
@@ -206,6 +212,8 @@ class _Reader:
             kind = "depthwise"
         items = self.learnables.get(node.name, [])
         weights = sum(item.count for item in items if item.parameter != "Bias")
+        if not weights and kind in {"conv", "depthwise", "transposed", "fc"}:
+            weights = self._computed_weights(node)
         draft = LayerShape(
             name=node.name,
             op_type=node.op_type,
@@ -225,6 +233,34 @@ class _Reader:
         )
         self.drafts[node.name] = draft
         self.made_by.update({name: node.name for name in node.output if name})
+
+    def _kind(self, node: NodeProto, operands: list[str]) -> LayerKind:
+        kind = _KINDS.get(node.op_type, "other")
+        if node.op_type == "ReduceMean" and self._shape(node.output[0]) is not None:
+            first, output = self._volume(operands[0]), self._volume(node.output[0])
+            if output.elements != first.channels or len(self._shape(operands[0]) or ()) < 3:
+                return "other"  # the mean of something else than height and width
+        return kind
+
+    def _turns_input(self, node: NodeProto, operand: str) -> bool:
+        """TensorFlow's exports take images with channels last, and turn them first of all: no layer of the board's."""
+        if operand not in self.graph.inputs or list(attribute(node, "perm", [])) != [0, 3, 1, 2]:
+            return False
+        self.as_planes[operand] = node.output[0]
+        self.made_by[node.output[0]] = ""
+        return True
+
+    def _is_bias(self, node: NodeProto, operands: list[str]) -> bool:
+        maker = self.drafts.get(self.made_by[operands[0]])
+        summed = maker is not None and maker.kind in _SUMS and not maker.biases and len(maker.members) == 1
+        items = self.learnables.get(node.name, [])
+        return bool(summed and len(operands) == 1 and items and maker and items[0].count == maker.output.channels)
+
+    def _computed_weights(self, node: NodeProto) -> int:
+        """Of weights that come out of other constants (a Reshape of them, say); 0 where activations make them."""
+        if any(self._source(name) in self.made_by for name in node.input[1:2]):
+            return 0
+        return math.prod(size or 1 for size in self._shape(node.input[1]) or (0,))
 
     def _fuse(self, node: NodeProto, operand: str) -> bool:
         """Make it a part of the layer before, where it alone reads that layer's result."""
@@ -315,6 +351,8 @@ class _Reader:
 _WINDOWED = frozenset({"conv", "transposed", "maxpool", "avgpool"})
 #: Layers behind whose sums a board applies an activation function without a pass of its own.
 _FUSES = frozenset({"conv", "depthwise", "transposed", "fc", "add", "mul"})
+#: Layers that may have biases.
+_SUMS = frozenset({"conv", "depthwise", "transposed", "fc"})
 
 
 def _two(values: list[int], fill: int = 1) -> tuple[int, int]:
