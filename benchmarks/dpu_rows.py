@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.dpu_networks import BUILT
+from benchmarks.dpu_networks import BUILT, BUILT_AFTERWARDS
 from harness.emulation.performance.dpu import DpuConfig, dpu_config
 from harness.emulation.performance.layers import NetworkShape, read_shape
 
@@ -98,7 +98,16 @@ def rates() -> tuple[Rate, ...]:
     """Every published rate of a network whose layers are known, in the tables' order."""
     with (GRAPHS / "index.csv").open(encoding="utf-8", newline="") as file:
         graphs = {row["std_name_in_dpu_fps_csv"]: row["graph"] for row in csv.DictReader(file)} | dict(SAME_LAYERS)
-    built = {name: build() for name, build in BUILT.items()}
+    return _read(graphs, {name: build() for name, build in BUILT.items()})
+
+
+@functools.cache
+def rates_afterwards() -> tuple[Rate, ...]:
+    """Rates of networks that were built when the model was finished: nothing was chosen by them."""
+    return _read({}, {name: build() for name, build in BUILT_AFTERWARDS.items()})
+
+
+def _read(graphs: Mapping[str, str], built: Mapping[str, NetworkShape]) -> tuple[Rate, ...]:
     found: list[Rate] = []
     with RATES.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -128,7 +137,7 @@ def _rates(
     built: Mapping[str, NetworkShape],
 ) -> list[Rate]:
     network = graphs.get(row, row)
-    shape = graph_shapes()[graphs[row]] if row in graphs else built.get(row)
+    shape = graph_shapes()[network] if row in graphs else built.get(row)
     if shape is None or abs(shape.operations / 1e9 / float(gop) - 1) > MOST_GOP_DIFFERENCE:
         return []
     single, multi = speeds

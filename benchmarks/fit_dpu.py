@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares, nnls
 
-from benchmarks.dpu_rows import Rate, fitted_networks, rates
+from benchmarks.dpu_rows import Rate, fitted_networks, rates, rates_afterwards
 from harness.emulation.performance.dpu import DpuConfig
 from harness.emulation.performance.dpu_layers import Work, works
 from harness.emulation.performance.dpu_model import MODEL, DpuModel, Works
@@ -177,11 +177,12 @@ def main() -> None:
         ("held out, with a layer graph", [rate for rate in held if rate.has_graph]),
         ("held out, single thread", [rate for rate in held if rate.threads == "single"]),
         ("held out, multi-thread", [rate for rate in held if rate.threads == "multi"]),
+        ("networks built when the model was finished", list(rates_afterwards())),
         ("all with a layer graph", [rate for rate in every if rate.has_graph]),
     ):
         print(f"{title}: {errors(chosen, model)}; as in the code: {errors(chosen, MODEL)}")
     if arguments.rows:
-        for rate in every:
+        for rate in (*every, *rates_afterwards()):
             print(
                 f"{'fit' if rate.network in names else 'out'}  {rate.row:53} {rate.config!s:36} {rate.release} "
                 f"{rate.threads:6} {rate.fps:8.1f} {modelled(rate, model):8.1f} "
