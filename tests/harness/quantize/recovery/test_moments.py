@@ -75,7 +75,7 @@ def test_many_positions_are_sampled() -> None:
         seen = moments(graph.node("layer"), weights, x, y, np.random.default_rng(1), passes=passes)
         assert seen is not None
         counts.append(seen.count)
-    assert counts == [5000, 5000, 163]  # 16384 in all passes together, and there are but 5000
+    assert counts == [5000, 5000, 655]  # 65536 in all passes together, and there are but 5000
 
 
 def test_means_alone_take_no_second_moments() -> None:
