@@ -98,7 +98,7 @@ def _design(network: Network, target: Target, model: Path) -> DesignRecord:
         name,
         design_digest(device),
         rows,
-        f"{usual}{error_text(found.error)}; {found.error.fitted}",
+        usual + (error_text(found.error) if found.error.rows else f"{error_text(found.error)}; {found.error.fitted}"),
         found.compile_log,
         found.remarks,
     )

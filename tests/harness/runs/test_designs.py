@@ -50,7 +50,8 @@ def test_each_bitstream_runs_its_network_with_its_own_threads_and_resources() ->
         assert fps.source is p50.source is Source.MODELLED
         assert "fitted" in fps.note
         assert "error of the model" in p50.note
-        assert "LogoNet" in design.note
+        assert "LogoNet" in fps.note
+        assert "error of the model" in design.note
         assert fps.value is not None
         assert p50.value == pytest.approx(1e3 / fps.value)
         assert fps.value == pytest.approx(harness.estimate(MODEL, bitstream=design.design).fps)
