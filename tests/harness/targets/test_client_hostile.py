@@ -53,6 +53,7 @@ class Agent(AgentServicer):
         self.block: Callable[[pb.TimeBlockRequest], pb.Block] = sound_block
         self.warm = pb.WarmUpReply(steady=True, iterations=3, duration_s=0.0, first_ms=1)
         self.replies: list[pb.InferReply] = [*output(np.ones((1, 2), np.float32)), done(0)]
+        self.programmed: pb.ProgramReply | None = pb.ProgramReply(boot_id="b-1", device=DIGEST)
         self.samples: list[pb.TelemetrySample] = []
         self.refusal = (grpc.StatusCode.OK, "")
         self.silence: threading.Event | None = None  # Infer answers only when it is set
@@ -60,6 +61,11 @@ class Agent(AgentServicer):
 
     def Describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.BoardDescription:  # noqa: N802 named by the protocol
         return self.description
+
+    def Program(self, request: pb.ProgramRequest, context: grpc.ServicerContext) -> pb.ProgramReply:  # noqa: N802 named by the protocol
+        if self.programmed is None:  # an agent that is older than this call
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+        return self.programmed
 
     def Prepare(self, request: pb.PrepareRequest, context: grpc.ServicerContext) -> Iterator[pb.PrepareEvent]:  # noqa: N802 named by the protocol
         yield pb.PrepareEvent(phase=pb.PhaseDone(name="load", duration_ms=1))
@@ -202,6 +208,24 @@ def test_row_27_impossible_warm_up(agent: Agent, client: AgentClient, changes: d
     agent.warm = pb.WarmUpReply(**{"steady": True, "duration_s": 0.0, "first_ms": 1.0, **changes})  # type: ignore[arg-type]
     with pytest.raises(BadResult):
         client.warm_up("n-1", min_iterations=1, min_duration_s=0, max_duration_s=1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"device": "no digest"}, {"device": ""}, {"network_loaded": True}],
+    ids=str,
+)
+def test_row_27_impossible_programming(agent: Agent, client: AgentClient, changes: dict[str, Any]) -> None:
+    assert client.program(DIGEST, DIGEST).boot_id == "b-1"
+    agent.programmed = pb.ProgramReply(**{"boot_id": "b-1", "device": DIGEST, **changes})
+    with pytest.raises(BadResult):
+        client.program(DIGEST, DIGEST)
+
+
+def test_an_agent_that_is_too_old_to_program_says_so(agent: Agent, client: AgentClient) -> None:
+    agent.programmed = None
+    with pytest.raises(Refused, match="older agent; update it"):
+        client.program(DIGEST, DIGEST)
 
 
 ONES = np.ones((1, 2), np.float32)
