@@ -87,7 +87,7 @@ def _render(lowered: Lowered, out: Path, console: Console) -> None:
     hardware = sum(layer.where == "HW" for layer in lowered.layers)
     console.print(
         Text(
-            f"{out}: {hardware} of {len(lowered.layers)} layers in the numbers of the {lowered.arithmetic.title}; "
+            f"{out}: {hardware} of {len(lowered.layers)} layers in {lowered.arithmetic.name} arithmetic; "
             f"{lowered.arithmetic.claim}"
         )
     )
