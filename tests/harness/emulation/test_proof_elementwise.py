@@ -111,7 +111,9 @@ ALONE = ["Relu", "Clip", "Relu6", "ClipLow", "LeakyRelu", "PRelu", "HardSigmoid"
 def test_activation_functions_on_every_level(
     arithmetic: str, function: str, data: st.DataObject, tmp_path: Path
 ) -> None:
-    position, out = data.draw(st.integers(-2, 9)), data.draw(st.integers(-2, 9))
+    # Where 1 is half a step, the last bit of a curve's double decides; nobody writes such steps.
+    coarsest = 0 if function in {"Sigmoid", "Tanh"} else -2
+    position, out = data.draw(st.integers(-2, 9)), data.draw(st.integers(coarsest, 9))
     kind, kind_out = data.draw(kinds(arithmetic)), data.draw(kinds(arithmetic))
     levels: Array = np.arange(np.iinfo(kind).min, np.iinfo(kind).max + 1).astype(kind).reshape(1, 4, 64)
     net = Written()

@@ -16,7 +16,7 @@ from harness.data.opening import open_data
 from harness.demo import digits
 from harness.emulation import lower
 from harness.job import load_job
-from tests.harness.emulation.reference.agreement import compare
+from tests.harness.emulation.reference.agreement import compare, kernels_differ
 
 Array = NDArray[Any]
 ROOT = Path(__file__).parents[3]
@@ -36,6 +36,7 @@ def _agree(path: Path, arithmetic: str, feeds: list[dict[str, Array]], *, softwa
     for feed in feeds:
         found = compare(path, arithmetic, feed, lowered)
         assert found.differing == {}
+        assert kernels_differ(path, found, feed) == {}
         total += sum(found.compared.values())
         # All integers that the quantized network has are in the lowered one.
         assert found.compared.keys() == found.reference.integers.keys()
@@ -62,6 +63,23 @@ def test_digits(environment: str, arithmetic: str, tmp_path: Path) -> None:
     )
 
     assert compared > 16 * 50_000
+
+
+_SHARED = "convolutions share the zero points that ONNX Runtime rewrites for each of them: the network does not load"
+
+
+@pytest.mark.parametrize(
+    ("environment", "arithmetic"),
+    [pytest.param("fpga", "dpu", marks=pytest.mark.xfail(reason=_SHARED)), ("host", "host")],
+)
+def test_integer_kernels_work_where_x86_has_no_vnni(environment: str, arithmetic: str, tmp_path: Path) -> None:
+    """There sums of two products must not saturate: a session's option, which agents know as precise_x86_int8."""
+    pytest.importorskip("sklearn")
+    feed = {"image": digits.held_out()[0]["image"][:4]}
+    path = _quantized(ROOT / "harness" / "demo" / "digits.onnx", environment, [feed], tmp_path / "int8.onnx")
+    found = compare(path, arithmetic, feed)
+
+    assert kernels_differ(path, found, feed, precise=True) == {}
 
 
 def _real_images(example: str, count: int) -> tuple[Path, list[dict[str, Array]]]:

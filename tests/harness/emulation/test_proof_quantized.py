@@ -17,7 +17,7 @@ from tests.harness.quantize.conftest import NetworkBuilder, branched_network, im
 
 ARITHMETICS = [("fpga", "dpu"), ("fpga", "mathworks"), ("host", "host"), ("gpu", "gpu")]
 _property = settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

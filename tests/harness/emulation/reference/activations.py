@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 from typing import Any
 
 import numpy as np
@@ -59,7 +61,19 @@ def activated(node: NodeProto, inputs: list[Any], *, dpu: bool) -> list[Any] | N
     if node.op_type == "HardSwish":
         return [_hard_swish(value, dpu=True)]
     real = np.ldexp(np.asarray(value.numerators, np.float64), value.exponent)
-    return [Curve(np.tanh(real) if node.op_type == "Tanh" else 1 / (1 + np.exp(-real)))]
+    levels, where = np.unique(real, return_inverse=True)
+    numbers = np.array([_curve(node.op_type, level) for level in levels.tolist()])
+    return [Curve(numbers[where].reshape(real.shape))]
+
+
+def _curve(function: str, level: float) -> float:
+    """The double nearest to the function's value, by way of 60 decimal digits."""
+    with localcontext() as context:
+        context.prec = 60
+        if function == "Sigmoid":
+            return float(1 / (1 + Decimal(-level).exp()))
+        rising = Decimal(-2 * abs(level)).exp()
+        return math.copysign(float((1 - rising) / (1 + rising)), level)
 
 
 def _sloped(value: Exact, slope: Exact) -> Exact:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from onnx import ModelProto
 
 from harness.emulation import lower
 from harness.emulation.lowered import Lowered
+from harness.host import host_environment
 from tests.harness.emulation.reference.executor import Reference, Result
 
 Array = NDArray[Any]
@@ -43,7 +45,12 @@ class Agreement:
 
 
 def run_lowered(
-    model: ModelProto, disabled: tuple[str, ...], feed: Mapping[str, Array], extra: list[str]
+    model: ModelProto,
+    disabled: tuple[str, ...],
+    feed: Mapping[str, Array],
+    extra: list[str],
+    *,
+    precise: bool = False,
 ) -> dict[str, Array]:
     """The network as ONNX Runtime executes it, optimized; with further tensors as outputs."""
     shown = ModelProto()
@@ -54,6 +61,9 @@ def run_lowered(
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    if precise:
+        # Integer kernels of x86 without VNNI saturate sums of two products unless told otherwise.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     session = ort.InferenceSession(
         shown.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=list(disabled)
     )
@@ -97,6 +107,21 @@ def compare(path: Path, arithmetic: str, feed: Mapping[str, Array], lowered: Low
             if count:
                 differing[name] = count
     return Agreement({name: reference.integers[name].size for name in inside}, differing, made, reference)
+
+
+def kernels_differ(path: Path, found: Agreement, feed: Mapping[str, Array], *, precise: bool = False) -> dict[str, int]:
+    """Outputs of the network on the runtime's integer kernels, against the same reference: how many values differ."""
+    made = lower(path, found.lowered.arithmetic, int8_kernels=True)
+    got = run_lowered(made.model, made.disabled_optimizers, feed, [], precise=precise or not _exact_by_itself())
+    counts = {name: _differences(expected, got[name]) for name, expected in found.reference.outputs.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def _exact_by_itself() -> bool:
+    """Whether integer kernels accumulate in 32 bits here: all but x86 without VNNI."""
+    features = host_environment()["cpu_features"]
+    assert isinstance(features, list)
+    return platform.machine() not in {"x86_64", "AMD64"} or any("vnni" in feature for feature in features)
 
 
 def _differences(expected: Array, got: Array) -> int:
