@@ -47,6 +47,8 @@ def software_reason(layer: LayerShape, arch: DpuArch) -> str | None:
             return _move_reason(layer)
         case "add" | "concat" | "resize":
             return None
+        case _ if layer.op_type in {"Conv", "ConvTranspose", "Gemm", "MatMul"}:
+            return "its shapes are known only when the network runs"
         case _:
             return f"a DPU has no {layer.op_type}"
 

@@ -11,7 +11,7 @@ from typing import Literal
 from onnx import NodeProto
 
 from harness.errors import UserError
-from harness.quantize.graph import Graph, attribute, read_model
+from harness.quantize.graph import Graph, attribute, names_read_inside, read_model, subgraphs
 from harness.quantize.learnables import Learnable, learnables
 from harness.quantize.preparation import infer_types, name_nodes
 
@@ -76,7 +76,7 @@ class LayerShape:
     Args:
         name: of the operator's node.
         op_type: its operator.
-        kind: what a performance model tells apart.
+        kind: what a performance model tells apart; other: also a layer whose shapes are known only at run time.
         inputs: of each operand that is no constant.
         output: of one sample.
         parents: names of the layers that make the operands; "" for an input of the network.
@@ -142,7 +142,7 @@ def read_shape(path: Path) -> NetworkShape:
     """Read the layers of a float or Q/DQ network; a free batch or other free dimension counts as 1.
 
     Raises:
-        UserError: no readable network, or a shape that is known only when it runs.
+        UserError: no readable network, or not even the number of axes of an input is known.
     """
     model = read_model(Path(path))
     name_nodes(model)
@@ -189,7 +189,10 @@ class _Reader:
         return self.same_as.get(tensor, tensor)
 
     def _operands(self, node: NodeProto) -> list[str]:
-        names = [self._source(name) for name in node.input if name]
+        read = list(node.input)
+        for body in subgraphs(node):
+            read += sorted(names_read_inside(body))
+        names = [self._source(name) for name in read if name]
         return [name for name in names if name in self.made_by]
 
     def _add(self, node: NodeProto) -> None:
@@ -203,8 +206,8 @@ class _Reader:
         if node.op_type == "Add" and self._is_bias(node, operands) and self._fuse(node, operands[0]):
             return
         kind = self._kind(node, operands)
-        if kind in {"move", "other"} and self._shape(node.output[0]) is None:
-            self.made_by.update({name: self.made_by[operands[0]] for name in node.output if name})
+        if any(self._shape(name) is None for name in (node.output[0], *operands)):
+            self._add_unknown(node, operands)
             return
         output = self._volume(node.output[0])
         window = self._window(node, self._volume(operands[0])) if kind in _WINDOWED else _Window()
@@ -234,11 +237,28 @@ class _Reader:
         self.drafts[node.name] = draft
         self.made_by.update({name: node.name for name in node.output if name})
 
+    def _add_unknown(self, node: NodeProto, operands: list[str]) -> None:
+        """A layer whose shapes are known only when the network runs: listed where it has weights, else passed over."""
+        items = self.learnables.get(node.name, [])
+        maker = self.made_by[operands[0]]
+        if items:
+            parents = tuple(self.made_by[name] for name in operands)
+            weights = sum(item.count for item in items)
+            ones = tuple(Volume(1) for _ in operands)
+            self.drafts[node.name] = LayerShape(
+                node.name, node.op_type, "other", ones, Volume(1), parents, (node.name,), weights=weights
+            )
+            maker = node.name
+        self.made_by.update({name: maker for name in node.output if name})
+
     def _kind(self, node: NodeProto, operands: list[str]) -> LayerKind:
         kind = _KINDS.get(node.op_type, "other")
-        if node.op_type == "ReduceMean" and self._shape(node.output[0]) is not None:
-            first, output = self._volume(operands[0]), self._volume(node.output[0])
-            if output.elements != first.channels or len(self._shape(operands[0]) or ()) < 3:
+        if node.op_type == "ReduceMean":
+            axes = attribute(node, "axes", [])
+            if len(node.input) > 1 and self.graph.is_constant(node.input[1]):
+                axes = self.graph.array(node.input[1]).tolist()
+            rank = len(self._shape(operands[0]) or ())
+            if rank < 3 or sorted(axis % rank for axis in axes) != list(range(2, rank)):
                 return "other"  # the mean of something else than height and width
         return kind
 
@@ -306,8 +326,10 @@ class _Reader:
             given = [first.height, first.width]
         rank = len(given)
         pads: list[int] = list(attribute(node, "pads", [0] * (2 * rank)))
-        if attribute(node, "auto_pad", "NOTSET").startswith("SAME"):
+        auto_pad = attribute(node, "auto_pad", "NOTSET")
+        if auto_pad.startswith("SAME"):
             pads = self._same_pads(node, first, given)
+            pads = pads if auto_pad == "SAME_UPPER" else pads[rank:] + pads[:rank]
         begin, end = pads[:rank], pads[rank:]
         return _Window(
             kernel=_two(given),
