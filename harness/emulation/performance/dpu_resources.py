@@ -87,17 +87,19 @@ def dpu_resources(config: DpuConfig, dsp_usage: DspUsage = "high") -> DpuResourc
 
 
 def _notes(config: DpuConfig, uses: tuple[ResourceUse, ...]) -> tuple[str, ...]:
+    extra = _depthwise()[config.arch.name]
+    lut, bram, dsp = (float(extra[name]) * config.cores for name in ("lut", "bram", "dsp"))
     notes = [
-        "the table's cores are without depthwise convolution, average pooling, ReLU6 and LeakyReLU, on a ZCU102: "
-        "one with them takes more LUT and registers"
+        "the table's cores are without depthwise convolution, average pooling, ReLU6 and LeakyReLU; depthwise "
+        f"convolution takes {lut:g} LUT, {bram:g} block RAMs and {dsp:g} DSP more ({extra['source']})"
     ]
     if config.cores > 1:
         notes.append(f"{config.cores} cores are counted as {config.cores} times one; synthesis shares a little")
-    bram = next(use for use in uses if use.name == "BRAM")
-    if bram.share is not None and bram.share > 1:
+    block_rams = next(use for use in uses if use.name == "BRAM")
+    if block_rams.share is not None and block_rams.share > 1:
         device = config.board.device
         notes.append(
-            f"{bram.count:g} block RAMs do not fit into {device.name if device else 'the device'}: "
+            f"{block_rams.count:g} block RAMs do not fit into {device.name if device else 'the device'}: "
             "part of the buffers lies in UltraRAM there, which the table does not count"
         )
     return tuple(notes)
@@ -105,5 +107,14 @@ def _notes(config: DpuConfig, uses: tuple[ResourceUse, ...]) -> tuple[str, ...]:
 
 @functools.cache
 def _table() -> Mapping[tuple[str, str], Mapping[str, str]]:
-    text = resources.files("harness.emulation.performance").joinpath("dpu_resources.csv").read_text(encoding="utf-8")
-    return {(row["arch"], row["dsp_usage"]): row for row in csv.DictReader(text.splitlines())}
+    return {(row["arch"], row["dsp_usage"]): row for row in _rows("dpu_resources.csv")}
+
+
+@functools.cache
+def _depthwise() -> Mapping[str, Mapping[str, str]]:
+    return {row["arch"]: row for row in _rows("dpu_features.csv") if row["feature"] == "depthwise"}
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    text = resources.files("harness.emulation.performance").joinpath(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
