@@ -6,6 +6,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import typer
 from rich.console import Console
@@ -14,6 +15,7 @@ from harness.cli.display import watching
 from harness.errors import ExitCode
 from harness.judge.verdict import worst
 from harness.report.diagnosis_page import publish_diagnosis, render_diagnosis
+from harness.report.publish import publish
 from harness.report.runjson import dump
 from harness.runs.diagnosis import diagnose_plan
 from harness.runs.engine import Run
@@ -37,8 +39,12 @@ def diagnose_run(plan: Plan, finished: Run, samples: int, print_run: Callable[[]
         with watching(quiet=as_json) as observer:
             diagnosed = diagnose_plan(plan, samples, observer)
         paths = publish_diagnosis(plan.job.name, diagnosed.found, plan.out)
+        # the finding stands in the run's own report too
+        notes = tuple(f"{one.target}: {one.summary} (diagnosis.html)" for one in diagnosed.found)
+        record = replace(finished.record, notes=(*finished.record.notes, *notes))
+        publish(record, plan.out)
     if as_json:
-        document = json.loads(dump(finished.record))
+        document = json.loads(dump(record))
         document["diagnosis"] = [one.as_json() for one in diagnosed.found]
         document["not_diagnosed"] = {name: str(error) for name, error in diagnosed.failed}
         typer.echo(json.dumps(document, indent=1))

@@ -61,13 +61,20 @@ class Comparison:
     notices: tuple[str, ...]
 
 
+#: Integers of all layers and samples are held at once: two bytes each, though they are 8-bit, for what is none.
+_Held = NDArray[np.int16]
+#: What a value that is no 8-bit integer counts as, at most.
+_FAR = 30_000
+_Apart = NDArray[np.int32]
+
+
 @dataclass
 class _Count:
     """What one tensor's comparison adds up, feed by feed."""
 
-    board: list[Int64] = field(default_factory=list)
-    reference: list[Int64] = field(default_factory=list)
-    alone: list[Int64] = field(default_factory=list)
+    board: list[_Held] = field(default_factory=list)
+    reference: list[_Held] = field(default_factory=list)
+    alone: list[_Held] = field(default_factory=list)
 
 
 def compare(
@@ -184,16 +191,16 @@ def _unequal(first: Array, second: Array) -> int:
     return int(first.size - np.count_nonzero(same))
 
 
-def _integers(values: Array, size: int) -> Int64:
-    """Whole numbers of the first sample as int64; what is no number counts as far away.
+def _integers(values: Array, size: int) -> _Held:
+    """Whole numbers of the first sample; what is no number counts as far away.
 
     A network that insists on a batch of `size` gets its sample so many times; an array without a batch axis is whole.
     """
     if size > 1 and values.ndim and len(values) == size:
         values = values[:1]
-    if values.dtype.kind != "f":
-        return values.astype(np.int64)
-    return np.rint(np.nan_to_num(values.astype(np.float64), nan=1e6, posinf=1e6, neginf=-1e6)).astype(np.int64)
+    if values.dtype.kind == "f":
+        values = np.rint(np.nan_to_num(values, nan=_FAR, posinf=_FAR, neginf=-_FAR))
+    return np.clip(values, -_FAR, _FAR).astype(np.int16) if values.dtype.itemsize > 1 else values.astype(np.int16)
 
 
 def _differences(
@@ -207,7 +214,7 @@ def _differences(
     board = {name: count.board for name, count in counts.items()}
     for point in points:
         count = counts[point.tensor]
-        apart = [a - b for a, b in zip(count.board, count.reference, strict=True)]
+        apart = [a.astype(np.int32) - b for a, b in zip(count.board, count.reference, strict=True)]
         own = sum(int(np.count_nonzero(a != b)) for a, b in zip(count.board, count.alone, strict=True))
         kinds, unknown = _kinds(graph, point, board, count, feeds, arithmetic) if own else ((), "")
         sizes = np.abs(np.concatenate([one.reshape(-1) for one in apart]))
@@ -229,7 +236,7 @@ def _differences(
         )
 
 
-def _histogram(apart: Sequence[Int64]) -> dict[int, int]:
+def _histogram(apart: Sequence[_Apart]) -> dict[int, int]:
     edge = HISTOGRAM_EDGE_LSB
     steps, numbers = np.unique(
         np.clip(np.concatenate([one.reshape(-1) for one in apart]), -edge, edge), return_counts=True
@@ -237,7 +244,7 @@ def _histogram(apart: Sequence[Int64]) -> dict[int, int]:
     return {int(step): int(number) for step, number in zip(steps, numbers, strict=True)}
 
 
-def _channels(apart: Sequence[Int64]) -> tuple[int, ...]:
+def _channels(apart: Sequence[_Apart]) -> tuple[int, ...]:
     if apart[0].ndim < 2:
         return ()
     each = [np.count_nonzero(one, axis=tuple(axis for axis in range(one.ndim) if axis != 1)) for one in apart]
@@ -249,7 +256,7 @@ def _channels(apart: Sequence[Int64]) -> tuple[int, ...]:
 def _kinds(
     graph: Graph,
     point: Point,
-    board: Mapping[str, list[Int64]],
+    board: Mapping[str, list[_Held]],
     count: _Count,
     feeds: Sequence[Feed],
     arithmetic: Arithmetic | None,
@@ -286,7 +293,7 @@ def _recomputed(
     graph: Graph,
     layer: Layer,
     needed: Sequence[str],
-    board: Mapping[str, list[Int64]],
+    board: Mapping[str, list[_Held]],
     feeds: Sequence[Feed],
     arithmetic: Arithmetic | None,
 ) -> Recomputation | None:
@@ -311,12 +318,12 @@ def parameters_of_layer(graph: Graph, layer: Layer) -> tuple[NDArray[np.float64]
     return parameters_of(graph, layer.node) if len(layer.operands) == 1 else ()
 
 
-def _stacked(parts: Sequence[Int64]) -> Int64 | None:
+def _stacked(parts: Sequence[_Held]) -> Int64 | None:
     """All samples along the first axis; None where they do not fit together."""
     if parts[0].ndim == 0 or len({part.shape[1:] for part in parts}) > 1:
         return None
-    return np.concatenate(parts)
+    return np.concatenate(parts).astype(np.int64)
 
 
-def _flat(parts: Sequence[Int64]) -> Int64:
-    return np.concatenate([part.reshape(-1) for part in parts])
+def _flat(parts: Sequence[_Held]) -> Int64:
+    return np.concatenate([part.reshape(-1) for part in parts]).astype(np.int64)

@@ -28,7 +28,7 @@ from harness.quantize import Quantizer
 from harness.quantize.graph import read_model
 from harness.runs.diagnosis import diagnose_on
 from harness.targets.boards import Environment
-from harness.targets.lab import Target, Via
+from harness.targets.lab import Bitstream, Target, Via
 
 ROOT = Path(__file__).resolve().parents[3]
 Diagnose = Callable[..., Diagnosis]
@@ -263,7 +263,7 @@ def test_the_command_reports_publishes_and_goes_on(int8: Callable[[Environment],
     with board(folder, options, fault="bias doubled", layer="c", integers=network.integers("c")) as address:
         (tmp_path / "targets.yaml").write_text(
             f'targets:\n  bench: {{board: zcu102, environment: fpga, via: {{address: "{address}"}}, runtime: wrong}}\n'
-            "  gone: {board: zcu102, environment: fpga, via: {address: 'localhost:1'}}\n"
+            f'  odd: {{board: zcu102, environment: fpga, via: {{address: "{address}"}}, runtime: none-of-these}}\n'
         )
         done = subprocess.run(
             [
@@ -276,18 +276,19 @@ def test_the_command_reports_publishes_and_goes_on(int8: Callable[[Environment],
             text=True,
             check=False,
         )
-    assert done.returncode == 3, done.stderr  # the board that is gone
+    assert done.returncode == 3, done.stderr  # the board without that runtime
     document = json.loads(done.stdout)
     (told,) = document["diagnosis"]
     assert told["target"] == "bench"
     assert told["samples"] == 3
     assert told["first_difference"] == "c"
     assert "bias shifted left by one bit" in told["kinds"]
-    assert list(document["not_diagnosed"]) == ["gone"]
+    assert list(document["not_diagnosed"]) == ["odd"]
     assert document["run_id"]
     assert json.loads((tmp_path / "out" / "diagnosis.json").read_text()) == document["diagnosis"]
     page = (tmp_path / "out" / "diagnosis.html").read_text()
     assert "First difference in c (Conv)" in page
+    assert "bench: first difference in c (Conv)" in (tmp_path / "out" / "report.html").read_text()
     differing = [layer for layer in told["layers"] if layer["differing"]]
     pictures = sorted((tmp_path / "out" / "diagnosis").iterdir())
     assert len(pictures) == len(differing) == page.count('class="difference"')
@@ -305,6 +306,18 @@ def test_the_python_call_goes_by_the_rules_that_made_the_network(
     assert told.samples == 2
     assert told.first is None
     assert (tmp_path / "out" / "diagnosis.html").is_file()
+
+
+@pytest.mark.parametrize("bitstream", [None, Bitstream("zcu102_single", "zcu102_int8")])
+def test_a_stand_in_computes_what_the_reference_does(
+    int8: Callable[[Environment], Int8], tmp_path: Path, bitstream: Bitstream | None
+) -> None:
+    target = Target("here", "zcu102", "fpga", Via("emulated"), tmp_path, bitstream=bitstream)
+    told = harness.diagnose(int8("fpga").path, [{"x": samples(2)}], target, samples=2)
+    assert ("MathWorks" if bitstream else "DPUCZDX8G") in told.reference
+    assert told.ran == told.reference
+    assert told.first is None
+    assert told.outputs_differing == 0
 
 
 def test_a_float_network_has_nothing_to_compare(tmp_path: Path) -> None:
