@@ -14,8 +14,9 @@ from harness.quantize.writing import write_model
 #: Where a board computes a layer: in its int8 units, or in software, in float.
 Where = Literal["HW", "SW"]
 
-#: Graph optimizers that would move constants across a rounding: they must not run on a lowered graph.
-DISABLED_OPTIMIZERS = ("ConvMulFusion", "ConvAddFusion")
+#: Graph optimizers that must not run on a lowered graph: two move constants across a rounding, and Pad_Fusion turns
+#: zeros in front of a MaxPool into its padding, which is minus infinity (ONNX Runtime 1.31.1).
+DISABLED_OPTIMIZERS = ("ConvMulFusion", "ConvAddFusion", "Pad_Fusion")
 
 
 @dataclass(frozen=True, slots=True)
