@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import isfinite, isnan
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, Unpack, runtime_checkable
 
 import pandas as pd
-from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.quantize.calibrator import Calibration
-from harness.quantize.feed import Batch
 from harness.quantize.fidelity import Runner, Score
 from harness.quantize.journal import Journal
 from harness.quantize.quantizer import QuantizedModel
 from harness.quantize.rulebooks import rule_book
 from harness.quantize.sensitivity import SWEEP_STEPS, LayerCost, Progress, journal_key, rank
-from harness.quantize.validation import MetricFunction
-from harness.quantize.variants import Variants, recipe_of
+from harness.quantize.variants import Asked, Variants, recipe_of
 
 #: Gains closer than this are equal even where the samples say no error: as much as a correction must bring to be kept.
 _LEAST_NOISE_DB = 0.1
@@ -191,21 +188,14 @@ def mixed_precision(
     model: Path,
     calibration: Calibration,
     *,
-    environment: str = "cpu",
     goal: Goal,
     out: Path,
-    held_back: Sequence[Batch] | None = None,
-    labels: NDArray[Any] | None = None,
-    metric: str | MetricFunction = "accuracy_top1",
-    method: str = "auto",
-    exclude: Collection[str] = (),
-    recover: Collection[str] | None = None,
-    options: Mapping[str, Any] | None = None,
     latency: Latency | None = None,
     most_float: int | None = None,
     processes: int = 1,
     resume: Path | None = None,
     progress: Progress | None = None,
+    **asked: Unpack[Asked],
 ) -> MixedPrecision:
     """Write the network with the fewest layers in float that meets a goal.
 
@@ -218,22 +208,14 @@ def mixed_precision(
     Args:
         model: the float network.
         calibration: of it.
-        environment: gpu, cpu, fpga or host.
         goal: what to reach.
         out: the network; written in any case, with the best that was achieved when the goal was not.
-        held_back: samples to measure on, all of them; a share is told no finer than 1 / samples. None: the few that the
-            calibration remembered.
-        labels: int64, one a sample of `held_back`.
-        metric: of labelled samples, for a goal in points.
-        method: how ranges are chosen; `auto` is resolved once, on the all-int8 network.
-        exclude: layers that are float in any case.
-        recover: steps of recovery that the networks may use, None: those of the rule book. The ranking uses
-            `SWEEP_STEPS` of them, which are quick.
-        options: further arguments of `quantize`.
         latency: decides between layers whose gains are equal within the samples' noise: the cheaper one stays float.
             Asked only for those whose order matters.
         most_float: leave no more layers in float than this.
         processes, resume, progress: of `sensitivity`.
+        asked: what decides the networks, see `Asked`; where it names no steps of recovery, those of the rule book. The
+            ranking uses `SWEEP_STEPS` of them, which are quick.
 
     Raises:
         UserError: a bad argument, samples that cannot give the figure, or `quantize` refuses.
@@ -244,18 +226,9 @@ def mixed_precision(
     if processes < 1:
         msg = f"processes={processes}: give 1 or more"
         raise UserError(msg)
-    recipe = recipe_of(
-        model,
-        calibration,
-        environment=environment,
-        method=method,
-        held_back=held_back,
-        labels=labels,
-        metric=metric,
-        exclude=exclude,
-        recover=rule_book(environment).recovery if recover is None else recover,
-        options=options,
-    )
+    if asked.get("recover") is None:
+        asked["recover"] = rule_book(asked.get("environment", "cpu")).recovery
+    recipe = recipe_of(model, calibration, **asked)
     quick = replace(recipe, recover=tuple(step for step in recipe.recover if step in SWEEP_STEPS))
     with Variants(recipe) as variants, Variants(quick) as sweep:
         search = _Search(variants, goal)
@@ -272,7 +245,7 @@ def mixed_precision(
         score = variants.measure(written)
         achieved = goal.figure(score, variants.yardstick.float_score)
         met = goal.met(achieved)
-        whose = "held-back" if held_back else "calibration"
+        whose = "held-back" if asked.get("held_back") else "calibration"
         samples = f"{variants.yardstick.samples} {whose} samples"
         nothing = chosen and not written.quantized_layers
         note = _note(goal, achieved, chosen, 0 if nothing else len(variants.units), samples)

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import onnxruntime
 import pandas as pd
-from numpy.typing import NDArray
 
 from harness._version import __version__
 from harness.errors import UserError
 from harness.quantize.calibrator import Calibration
-from harness.quantize.feed import Batch
 from harness.quantize.fidelity import Runner, Score, gain_error_db
 from harness.quantize.journal import Journal, fingerprint
-from harness.quantize.validation import MetricFunction
-from harness.quantize.variants import Recipe, Variants, recipe_of
+from harness.quantize.variants import Asked, Recipe, Variants, recipe_of
 from harness.quantize.workers import work_off
 
 #: Told of a finished layer: (how many are done, of how many, its name).
@@ -86,18 +83,11 @@ def sensitivity(
     model: Path,
     calibration: Calibration,
     *,
-    environment: str = "cpu",
-    method: str = "auto",
-    held_back: Sequence[Batch] | None = None,
-    labels: NDArray[Any] | None = None,
-    metric: str | MetricFunction = "accuracy_top1",
-    exclude: Collection[str] = (),
-    recover: Collection[str] = SWEEP_STEPS,
-    options: Mapping[str, Any] | None = None,
     processes: int = 1,
     resume: Path | None = None,
     progress: Progress | None = None,
     runner: Runner | None = None,
+    **asked: Unpack[Asked],
 ) -> pd.DataFrame:
     """Rank the int8 layers of a network by what each costs, worst first.
 
@@ -107,22 +97,14 @@ def sensitivity(
     Args:
         model: the float network.
         calibration: of it; one of the needed tensors does (see `covering`).
-        environment: gpu, cpu, fpga or host.
-        method: how ranges are chosen; `auto` is resolved once, on the all-int8 network.
-        held_back: samples to measure on; all of them are used, and 16 tell an SQNR well enough. None: the few that the
-            calibration remembered.
-        labels: int64, one a sample of `held_back`: then the metric is compared too.
-        metric: `accuracy_top<K>` or a function of (first output, labels), 1.0 being 100 points.
-        exclude: layers that are float in any case.
-        recover: steps of recovery that every one of these networks may use; all of them take minutes instead of
-            seconds.
-        options: further arguments of `quantize`.
         processes: how many work at it, each a child `python -m` of its own (no `__main__` guard needed). The figures
             do not depend on it.
         resume: a journal; every finished layer is added at once, and layers it holds for the same network,
             calibration, samples, environment and method are not measured again.
         progress: told of every finished layer, those of the journal included.
         runner: where the networks run instead of this process; not with several processes.
+        asked: what decides the networks, see `Asked`; where it names no steps of recovery, the quick one (all of them
+            take minutes instead of seconds).
 
     Returns:
         one row a layer (columns `COLUMNS`, see `LayerCost`), worst first: by `gain_db`, then `alone_db`. `attrs` holds
@@ -137,18 +119,9 @@ def sensitivity(
     if processes > 1 and runner is not None:
         msg = "several processes and a runner of networks exclude each other; use processes=1"
         raise UserError(msg)
-    recipe = recipe_of(
-        model,
-        calibration,
-        environment=environment,
-        method=method,
-        held_back=held_back,
-        labels=labels,
-        metric=metric,
-        exclude=exclude,
-        recover=recover,
-        options=options,
-    )
+    if asked.get("recover") is None:
+        asked["recover"] = SWEEP_STEPS
+    recipe = recipe_of(model, calibration, **asked)
     with Variants(recipe, runner) as variants:
         journal = None if resume is None else Journal(resume, journal_key(recipe, runner))
         return to_table(rank(variants, processes, journal, progress), variants)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pandas as pd
 
@@ -21,6 +21,7 @@ from harness.quantize.quantizer import QuantizedModel, quantize
 from harness.quantize.sensitivity import SWEEP_STEPS, Progress, sensitivity
 from harness.quantize.session_ranges import Calibrated, labelled, samples_of
 from harness.quantize.validation import MetricFunction
+from harness.quantize.variants import Asked
 
 
 class Quantizing(Calibrated):
@@ -77,7 +78,9 @@ class Quantizing(Calibrated):
         """
         self._unchanged()
         goal = goal_of(sqnr_target, agreement_target, accuracy_target)
-        batches, labels = (None, None) if held_back is None else samples_of(self._stream(held_back, preprocess))
+        asked = self._asked(
+            held_back, preprocess, overrides, method=method, metric=metric, exclude=exclude, recover=recover
+        )
         if target is not None and (goal is None or latency is not None):
             msg = (
                 "target: a board times layers for sqnr_target, agreement_target or accuracy_target, in place of latency"
@@ -99,21 +102,14 @@ class Quantizing(Calibrated):
                 mixed = mixed_precision(
                     self.model,
                     self._calibrated(),
-                    environment=self.environment,
                     goal=goal,
                     out=Path(out),
-                    held_back=batches,
-                    labels=labels,
-                    metric=metric,
-                    method=method,
-                    exclude=exclude,
-                    recover=recover,
-                    options={"overrides": overrides} if overrides else None,
                     latency=costs,
                     most_float=most_float,
                     processes=processes,
                     resume=None if resume is None else Path(resume),
                     progress=progress,
+                    **asked,
                 )
             self.quantized, self.mixed, self.options = mixed.quantized, mixed, options
             return self.quantized
@@ -124,7 +120,7 @@ class Quantizing(Calibrated):
             method=method,
             exclude=exclude,
             out=Path(out),
-            held_back=batches,
+            held_back=asked.get("held_back"),
             overrides=overrides,
             recover=recover,
         )
@@ -163,23 +159,18 @@ class Quantizing(Calibrated):
             BoardError: the board failed; what the journal holds is kept.
         """
         self._unchanged()
-        batches, labels = (None, None) if held_back is None else samples_of(self._stream(held_back, preprocess))
+        asked = self._asked(
+            held_back, preprocess, overrides, method=method, metric=metric, exclude=exclude, recover=recover
+        )
         with nullcontext() if target is None else self._board(target, lab, timed=False) as runner:
             self.ranking = sensitivity(
                 self.model,
                 self._calibrated(),
-                environment=self.environment,
-                method=method,
-                held_back=batches,
-                labels=labels,
-                metric=metric,
-                exclude=exclude,
-                recover=recover,
-                options={"overrides": overrides} if overrides else None,
                 processes=processes,
                 resume=None if resume is None else Path(resume),
                 progress=progress,
                 runner=runner,
+                **asked,
             )
             return self.ranking
 
@@ -200,6 +191,21 @@ class Quantizing(Calibrated):
         self._unchanged()
         batches = (labelled(batch)[0] for batch in self._stream(data, preprocess))
         return layer_errors(self.model, made, batches, local=local)
+
+    def _asked(
+        self,
+        data: str | Path | DataSpec | Iterable[Any] | None,
+        preprocess: Preprocess | None,
+        overrides: Mapping[str, Any] | None,
+        **asked: Unpack[Asked],
+    ) -> Asked:
+        """What decides the variants of this session's network, the held-back data read into memory."""
+        asked["environment"] = self.environment
+        if data is not None:
+            asked["held_back"], asked["labels"] = samples_of(self._stream(data, preprocess))
+        if overrides:
+            asked["options"] = {"overrides": overrides}
+        return asked
 
     def _board(self, target: Any, lab: Any, *, timed: bool) -> AbstractContextManager[Board]:  # noqa: ANN401, ARG002
         """A connection to a board, for a sweep over variants; `harness.Quantizer` makes one.

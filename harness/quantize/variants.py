@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import count
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 from numpy.typing import NDArray
 
@@ -147,27 +147,45 @@ class Variants:
         return self._known[key]
 
 
-def recipe_of(
-    model: Path,
-    calibration: Calibration,
-    *,
-    environment: str,
-    method: str,
-    held_back: Sequence[Batch] | None,
-    labels: NDArray[Any] | None,
-    metric: str | MetricFunction,
-    exclude: Collection[str] = (),
-    recover: Collection[str] = (),
-    options: Mapping[str, Any] | None = None,
-) -> Recipe:
+class Asked(TypedDict, total=False):
+    """What decides the variants of a network, in a caller's words; `recipe_of` makes a `Recipe` of it.
+
+    Args:
+        environment: gpu, cpu (where nothing is said), fpga or host.
+        method: how ranges are chosen; `auto`, the default, is resolved once, on the all-int8 network.
+        held_back: samples to measure on, all of them; 16 tell an SQNR well enough, and a share is told no finer than
+            1 / samples. None: the few that the calibration remembered, which flatters.
+        labels: int64, one a sample of `held_back`: then the metric is compared too.
+        metric: `accuracy_top<K>` or a function of (first output, labels), 1.0 being 100 points.
+        exclude: layers that are float in any case.
+        recover: steps of recovery that every one of these networks may use.
+        options: further arguments of `quantize`.
+    """
+
+    environment: str
+    method: str
+    held_back: Sequence[Batch] | None
+    labels: NDArray[Any] | None
+    metric: str | MetricFunction
+    exclude: Collection[str]
+    recover: Collection[str] | None
+    options: Mapping[str, Any] | None
+
+
+def recipe_of(model: Path, calibration: Calibration, **asked: Unpack[Asked]) -> Recipe:
     """The recipe of a network's variants: `auto` resolved to the method it chooses for the all-int8 network.
 
     Args:
-        held_back: samples to measure on; None: those that the calibration remembered, which flatters.
+        model: the float network.
+        calibration: of it; one of the needed tensors does (see `covering`).
+        asked: see `Asked`; no steps of recovery where it names none.
 
     Raises:
         UserError: no sample to measure on, or `quantize` refuses.
     """
+    environment, method = asked.get("environment", "cpu"), asked.get("method", "auto")
+    held_back, labels = asked.get("held_back"), asked.get("labels")
+    exclude = asked.get("exclude", ())
     model = Path(model)
     exclude = (exclude,) if isinstance(exclude, str) else exclude
     samples = tuple(held_back) if held_back else tuple(calibration.kept)
@@ -179,9 +197,17 @@ def recipe_of(
         raise UserError(msg)
     graph = Graph(prepare_model(read_model(model), str(model)).model)
     complete = covering(calibration, graph, rule_book(environment))
-    steps = tuple(sorted(check_steps(recover)))
     recipe = Recipe(
-        model, complete, environment, method, samples, labels, metric, tuple(exclude), steps, dict(options or {})
+        model,
+        complete,
+        environment,
+        method,
+        samples,
+        labels,
+        asked.get("metric", "accuracy_top1"),
+        tuple(exclude),
+        tuple(sorted(check_steps(asked.get("recover") or ()))),
+        dict(asked.get("options") or {}),
     )
     if method == "auto":
         with Variants(replace(recipe, recover=())) as variants:
