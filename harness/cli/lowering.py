@@ -26,8 +26,11 @@ def lower(
     out: Annotated[Path, typer.Option("-o", "--out", help="Where the plain network goes.", metavar="OUT.onnx")],
     int8_kernels: Annotated[
         bool,
-        typer.Option("--int8-kernels", help="Convolutions on ONNX Runtime's integer kernels: the same values, faster."),
-    ] = False,
+        typer.Option(
+            "--int8-kernels/--float-carrier",
+            help="Convolutions on ONNX Runtime's integer kernels, or all in floats, with each layer's integers by name.",
+        ),
+    ] = True,
     as_json: Json = False,
 ) -> int:
     """Write a quantized network as plain ONNX that computes what the board would, to the last bit."""

@@ -34,7 +34,7 @@ def _quantized(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("option", [[], ["--int8-kernels"]])
+@pytest.mark.parametrize("option", [[], ["--float-carrier"]])
 def test_the_file_computes_in_the_numbers_of_the_board(
     quantized: Path, option: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,6 +43,8 @@ def test_the_file_computes_in_the_numbers_of_the_board(
     found = json.loads(shown)
     assert found["arithmetic"] == "dpu"
     assert [(layer["name"], layer["where"], layer["reason"]) for layer in found["layers"]] == [("layer", "HW", None)]
+    kinds = {node.op_type for node in onnx.load(out).graph.node}
+    assert ("QLinearConv" in kinds) == (not option)
     # (64·3 + 3·0)/2^7 = 1.5 and (64·-3 + 0)/2^7 = -1.5: half up gives 2 and -1 eighths
     x = np.array([[[[3, -3]], [[0, 0]]]], np.float32) / 8
     session = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
