@@ -18,7 +18,6 @@ from harness.record import (
     BlockRecord,
     DesignRecord,
     Loading,
-    Programming,
     Shipment,
     TargetRecord,
     TelemetryRecord,
@@ -31,6 +30,7 @@ from harness.runs.networks import NetworkFile
 from harness.runs.observer import Observer
 from harness.runs.outputs import OutputStore
 from harness.runs.plan import Plan
+from harness.runs.programming import outcome_of, program
 from harness.runs.samples import Array, SampleReader
 from harness.runs.standin import StandIns
 from harness.runs.timing import Timing
@@ -136,32 +136,14 @@ class TargetTask:
                 self.observer.log(self.target.name, line)
 
     def _program(self, client: AgentClient, design: DesignRecord) -> None:
-        """Put a design and its network into the stand-in's logic; what is there already is skipped."""
         if not design.digest:
             return
-        network = self.networks[design.network]
         try:
-            before = client.program(design.digest, network.digest)
+            programming = program(client, design, self.networks[design.network].digest)
         except Refused as error:  # an agent of an older version: nothing else depends on it
             self._say(f"{design.network.value}: not programmed: {error.message}")
             return
-        if before.network_loaded:
-            done = "already loaded, skipped"
-        elif before.design_loaded:
-            done = "the design is already loaded, skipped; the network programmed"
-        else:
-            done = "programmed"
-        self._say(f"{design.network.value} on {design.design}: {done}")
-        programming = Programming(
-            design.network,
-            design.design,
-            design.digest,
-            network.digest,
-            before.boot_id,
-            before.device,
-            before.design_loaded,
-            before.network_loaded,
-        )
+        self._say(f"{design.network.value} on {design.design}: {outcome_of(programming)}")
         others = tuple(old for old in self.record.programming if old.network != design.network)
         self._save(programming=(*others, programming))
 
