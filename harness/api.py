@@ -205,6 +205,7 @@ def diagnose(
     *,
     samples: int = SAMPLES,
     preprocess: Preprocess | None = None,
+    state: Mapping[str, str] | None = None,
     out: str | PathLike[str] | None = None,
 ) -> Diagnosis:
     """Where a board departs from the reference: its integers, layer by layer, beside the exact ones.
@@ -221,6 +222,7 @@ def diagnose(
         lab: a lab file or a `Lab`; None: ./targets.yaml.
         samples: how many.
         preprocess: of named image data.
+        state: {input: output} of a recurrent network, None: the session's; every sample starts from zeros.
         out: write diagnosis.html, diagnosis.json and the pictures into this folder.
 
     Returns:
@@ -232,10 +234,11 @@ def diagnose(
     """
     if isinstance(quantized_model, Session):
         path = quantized_model.int8_network("nothing to diagnose yet").path
+        state = quantized_model.state if state is None else state
     else:
         path = quantized_model.path if isinstance(quantized_model, QuantizedModel) else Path(quantized_model)
     where, file = _find_target(target, lab)
-    found = diagnose_model(path, data, where, file, samples=samples, preprocess=preprocess)
+    found = diagnose_model(path, data, where, file, samples=samples, preprocess=preprocess, state=state)
     if out is not None:
         from harness.report.diagnosis_page import publish_diagnosis
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto
 
-from harness.data import DataSpec, InputSpec, Preprocess, network_inputs, stream_batches
+from harness.data import DataSpec, InputSpec, Preprocess, data_inputs, network_inputs, stream_batches
 from harness.data.batch import cut, padded
 from harness.emulation.arithmetic import Arithmetic
 from harness.emulation.diagnose.compare import Arrays, Executable, Feed, compare
@@ -25,6 +25,7 @@ from harness.judge.verdict import worst
 from harness.quantize import describe_own
 from harness.quantize.external import scratch
 from harness.quantize.graph import read_model, sha256_of
+from harness.quantize.sequence import zero_state
 from harness.quantize.writing import write_model
 from harness.runs.board import board_key, check_identity, must_not_saturate
 from harness.runs.locks import board_alone, machine_shared
@@ -233,6 +234,7 @@ def diagnose_model(
     *,
     samples: int = SAMPLES,
     preprocess: Preprocess | None = None,
+    state: Mapping[str, str] | None = None,
 ) -> Diagnosis:
     """`diagnose_on` for an int8 network and data of one's own.
 
@@ -244,6 +246,7 @@ def diagnose_model(
         lab: the file it stands in.
         samples: how many, the first ones.
         preprocess: of named data.
+        state: {input: output} of a recurrent network; every sample starts from zeros.
 
     Raises:
         UserError: bad input.
@@ -253,8 +256,11 @@ def diagnose_model(
     if made.environment != "own":
         target = replace(target, environment=made.environment)  # type: ignore[arg-type] # written by our quantizer
     inputs = network_inputs(quantized)
-    size = next((spec for spec in inputs if spec.shape), inputs[0]).fixed_batch or 1
-    return diagnose_on(target, lab, quantized, list(_first(data, inputs, samples, size, preprocess)))
+    zeros = zero_state(inputs, state or {})
+    fed = data_inputs(inputs, state or {})
+    size = next((spec for spec in fed if spec.shape), fed[0]).fixed_batch or 1
+    feeds = [{**feed, **zeros} for feed in _first(data, fed, samples, size, preprocess)]
+    return diagnose_on(target, lab, quantized, feeds)
 
 
 def _first(
