@@ -44,6 +44,22 @@ Global___DescribeRequest: typing_extensions.TypeAlias = DescribeRequest
 class BoardDescription(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class DetailsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     AGENT_VERSION_FIELD_NUMBER: builtins.int
     PROTOCOL_VERSION_FIELD_NUMBER: builtins.int
     BOARD_FIELD_NUMBER: builtins.int
@@ -66,6 +82,7 @@ class BoardDescription(google.protobuf.message.Message):
     RUNTIMES_FIELD_NUMBER: builtins.int
     LOADED_FIELD_NUMBER: builtins.int
     POLICY_FIELD_NUMBER: builtins.int
+    DETAILS_FIELD_NUMBER: builtins.int
     agent_version: builtins.str
     """of the package quantrig-agent"""
     protocol_version: builtins.int
@@ -105,6 +122,12 @@ class BoardDescription(google.protobuf.message.Message):
     def loaded(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___LoadedNetwork]: ...
     @property
     def policy(self) -> Global___Policy: ...
+    @property
+    def details(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """What the family knows beyond that, by name; the names are listed in docs/telemetry.md ("jetpack", "power_mode",
+        "clocks_locked", "dpu_fingerprint", …). What is unknown is missing.
+        """
+
     def __init__(
         self,
         *,
@@ -130,9 +153,10 @@ class BoardDescription(google.protobuf.message.Message):
         runtimes: collections.abc.Iterable[Global___RuntimeDescription] | None = ...,
         loaded: collections.abc.Iterable[Global___LoadedNetwork] | None = ...,
         policy: Global___Policy | None = ...,
+        details: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["policy", b"policy"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "architecture", b"architecture", "board", b"board", "boot_id", b"boot_id", "cpu_count", b"cpu_count", "cpu_features", b"cpu_features", "cpu_model", b"cpu_model", "emulated", b"emulated", "hostname", b"hostname", "loaded", b"loaded", "machine_id", b"machine_id", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "model", b"model", "os", b"os", "policy", b"policy", "protocol_version", b"protocol_version", "python_version", b"python_version", "runtimes", b"runtimes", "storage_free_bytes", b"storage_free_bytes", "storage_quota_bytes", b"storage_quota_bytes", "storage_used_bytes", b"storage_used_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_version", b"agent_version", "architecture", b"architecture", "board", b"board", "boot_id", b"boot_id", "cpu_count", b"cpu_count", "cpu_features", b"cpu_features", "cpu_model", b"cpu_model", "details", b"details", "emulated", b"emulated", "hostname", b"hostname", "loaded", b"loaded", "machine_id", b"machine_id", "memory_available_bytes", b"memory_available_bytes", "memory_total_bytes", b"memory_total_bytes", "model", b"model", "os", b"os", "policy", b"policy", "protocol_version", b"protocol_version", "python_version", b"python_version", "runtimes", b"runtimes", "storage_free_bytes", b"storage_free_bytes", "storage_quota_bytes", b"storage_quota_bytes", "storage_used_bytes", b"storage_used_bytes"]) -> None: ...
 
 Global___BoardDescription: typing_extensions.TypeAlias = BoardDescription
 
@@ -925,6 +949,38 @@ class TelemetrySample(google.protobuf.message.Message):
         ) -> None: ...
         def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
+    @typing.final
+    class ClocksMhzEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    @typing.final
+    class PressurePercentEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     UNIX_S_FIELD_NUMBER: builtins.int
     RAM_USED_MB_FIELD_NUMBER: builtins.int
     RAM_TOTAL_MB_FIELD_NUMBER: builtins.int
@@ -936,6 +992,9 @@ class TelemetrySample(google.protobuf.message.Message):
     TOTAL_POWER_RAIL_FIELD_NUMBER: builtins.int
     THROTTLED_FIELD_NUMBER: builtins.int
     CLOCK_MHZ_FIELD_NUMBER: builtins.int
+    THROTTLED_BY_FIELD_NUMBER: builtins.int
+    CLOCKS_MHZ_FIELD_NUMBER: builtins.int
+    PRESSURE_PERCENT_FIELD_NUMBER: builtins.int
     unix_s: builtins.float
     ram_used_mb: builtins.float
     ram_total_mb: builtins.float
@@ -953,6 +1012,18 @@ class TelemetrySample(google.protobuf.message.Message):
     def power_mw(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
         """instantaneous, by rail"""
 
+    @property
+    def throttled_by(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """one reason each while `throttled` is true: "under-voltage", "zone cpu: …" """
+
+    @property
+    def clocks_mhz(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """every clock the board tells: "cpu" (mean of the cores), "gpu", "emc", …"""
+
+    @property
+    def pressure_percent(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """share of time tasks stalled since the sample before: "cpu", "io", "memory" """
+
     def __init__(
         self,
         *,
@@ -967,9 +1038,12 @@ class TelemetrySample(google.protobuf.message.Message):
         total_power_rail: builtins.str | None = ...,
         throttled: builtins.bool | None = ...,
         clock_mhz: builtins.float | None = ...,
+        throttled_by: collections.abc.Iterable[builtins.str] | None = ...,
+        clocks_mhz: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        pressure_percent: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_clock_mhz", b"_clock_mhz", "_gpu_percent", b"_gpu_percent", "_ram_total_mb", b"_ram_total_mb", "_ram_used_mb", b"_ram_used_mb", "_throttled", b"_throttled", "_total_power_mw", b"_total_power_mw", "_total_power_rail", b"_total_power_rail", "clock_mhz", b"clock_mhz", "gpu_percent", b"gpu_percent", "ram_total_mb", b"ram_total_mb", "ram_used_mb", b"ram_used_mb", "throttled", b"throttled", "total_power_mw", b"total_power_mw", "total_power_rail", b"total_power_rail"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_clock_mhz", b"_clock_mhz", "_gpu_percent", b"_gpu_percent", "_ram_total_mb", b"_ram_total_mb", "_ram_used_mb", b"_ram_used_mb", "_throttled", b"_throttled", "_total_power_mw", b"_total_power_mw", "_total_power_rail", b"_total_power_rail", "clock_mhz", b"clock_mhz", "cpu", b"cpu", "gpu_percent", b"gpu_percent", "power_mw", b"power_mw", "ram_total_mb", b"ram_total_mb", "ram_used_mb", b"ram_used_mb", "temperature_c", b"temperature_c", "throttled", b"throttled", "total_power_mw", b"total_power_mw", "total_power_rail", b"total_power_rail", "unix_s", b"unix_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_clock_mhz", b"_clock_mhz", "_gpu_percent", b"_gpu_percent", "_ram_total_mb", b"_ram_total_mb", "_ram_used_mb", b"_ram_used_mb", "_throttled", b"_throttled", "_total_power_mw", b"_total_power_mw", "_total_power_rail", b"_total_power_rail", "clock_mhz", b"clock_mhz", "clocks_mhz", b"clocks_mhz", "cpu", b"cpu", "gpu_percent", b"gpu_percent", "power_mw", b"power_mw", "pressure_percent", b"pressure_percent", "ram_total_mb", b"ram_total_mb", "ram_used_mb", b"ram_used_mb", "temperature_c", b"temperature_c", "throttled", b"throttled", "throttled_by", b"throttled_by", "total_power_mw", b"total_power_mw", "total_power_rail", b"total_power_rail", "unix_s", b"unix_s"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_clock_mhz", b"_clock_mhz"]) -> typing.Literal["clock_mhz"] | None: ...
     @typing.overload
