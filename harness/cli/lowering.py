@@ -28,7 +28,7 @@ def lower(
         bool,
         typer.Option(
             "--int8-kernels/--float-carrier",
-            help="Convolutions on ONNX Runtime's integer kernels, or all in floats, with each layer's integers by name.",
+            help="Convolutions on ONNX Runtime's integer kernels, or all in floats with each layer's integers by name.",
         ),
     ] = True,
     as_json: Json = False,
