@@ -42,7 +42,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def small_network() -> onnx.ModelProto:
+def small_network(batch: int | str = "n") -> onnx.ModelProto:
     """Three convolutions with a sum in between, pooling and a classifier; sums are large, so that pairs saturate."""
     random = np.random.default_rng(3)
 
@@ -74,8 +74,8 @@ def small_network() -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4, 12, 12])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 4, 12, 12])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 5])],
         weights,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -318,6 +318,19 @@ def test_a_stand_in_computes_what_the_reference_does(
     assert told.ran == told.reference
     assert told.first is None
     assert told.outputs_differing == 0
+
+
+def test_samples_of_a_fixed_batch_count_once(tmp_path: Path) -> None:
+    onnx.save(small_network(2), tmp_path / "two.onnx")
+    session = Quantizer(tmp_path / "two.onnx", "cpu")
+    session.calibrate([{"x": samples(16)}])
+    made = session.quantize(tmp_path / "two.int8.onnx", method="minmax")
+    told = harness.diagnose(
+        made, [{"x": samples(6)}], Target("here", "generic", "cpu", Via("local"), tmp_path), samples=3
+    )
+    assert told.samples == 3
+    assert found(told, "b").values == 3 * 8 * 144
+    assert told.first is None
 
 
 def test_a_float_network_has_nothing_to_compare(tmp_path: Path) -> None:
