@@ -118,6 +118,12 @@ class Expressions:
         self.nodes.append(onnx.helper.make_node(op_type, list(inputs), [name], name=node_name, **attributes))
         return name
 
+    def own_array(self, value: NDArray[Any], what: str = "constant") -> str:
+        """Name of a constant that nobody else reads, for the sake of optimizers that rewrite it."""
+        name = self.fresh(what)
+        self.constants[name] = np.ascontiguousarray(value) if value.ndim else value
+        return name
+
     def array(self, value: NDArray[Any], what: str = "constant") -> str:
         """Name of a constant; equal ones are stored once."""
         value = np.ascontiguousarray(value) if value.ndim else value

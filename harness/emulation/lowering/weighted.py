@@ -200,7 +200,8 @@ def _in_single(
     try:
         if offset:
             carrier_for(bounded.low(), bounded.high() + 1, bits)
-            finer = float(unit.min())
+            # Never coarser than an output unit, or the floor would take whole units of the bias along.
+            finer = min(float(unit.min()), 1.0)
             bounded, bits = bounded.plus_half(product.channels, finer), finest([finer])
         if carrier_for(bounded.low(), bounded.high(), bits) != "float32":
             return None
