@@ -76,6 +76,23 @@ def test_ties_that_a_wide_bias_makes(arithmetic: str, kind: type, cut: int, tmp_
     agree(net, arithmetic, {"x": np.array([[0], [1], [-1]], np.float32)}, tmp_path, "layer")
 
 
+@pytest.mark.parametrize("arithmetic", ["mathworks", "host"])
+@pytest.mark.parametrize("finer", [1, 2, 5])
+@pytest.mark.parametrize("cut", [-3, -1, 0, 1, 4])
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_bias_finer_than_the_sums(arithmetic: str, finer: int, cut: int, relu: bool, tmp_path: Path) -> None:
+    """Biases of every level, finer than a unit of the sums, which may itself be several units of the output."""
+    bias: Array = np.arange(-128, 128).astype(np.int8)
+    net = Written()
+    data = net.input("x", [4, 1], 1.0)
+    inputs = [data, net.integers("w", np.full((1, 256), 3, np.int8), 1.0), net.integers("b", bias, 2.0**-finer)]
+    made = net.op("Gemm", inputs, "layer")
+    made = net.op("Relu", [made], "activated") if relu else made
+    net.output(net.pair(made, 2.0**cut))
+
+    agree(net, arithmetic, {"x": np.array([[0], [1], [-1], [7]], np.float32)}, tmp_path, "layer")
+
+
 @pytest.mark.parametrize("arithmetic", INTEGER)
 @pytest.mark.parametrize("channels", [1023, 1024, 1025])
 @pytest.mark.parametrize("cut", [1, 16])
