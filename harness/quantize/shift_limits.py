@@ -233,7 +233,9 @@ class _Walk:
     def _alone(self, port: Port) -> bool:
         """Whether this layer alone reads a tensor whose scale nothing else shares."""
         group = self._plan.group_of.get(port.tensor)
-        if group is None or self._sizes[group] > 1 or port.tensor in self._graph.outputs:
+        if group is None or self._sizes[group] > 1:
+            return False
+        if port.tensor in self._graph.outputs or port.tensor in self._graph.read_in_bodies:
             return False
         return all(use.node.name == port.node for use in self._graph.uses[port.tensor])
 

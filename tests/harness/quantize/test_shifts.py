@@ -147,6 +147,29 @@ def test_an_operand_is_coarser_only_for_the_sum_that_asks(builder: type[Any], tm
     assert run(out.path, data).any()
 
 
+@pytest.mark.parametrize("gain", [1.0, 1e4])
+def test_a_concatenation_that_ties_a_result_to_its_own_input(gain: float, builder: type[Any], tmp_path: Path) -> None:
+    """pool(x) ++ w·x on one position, as a reduction block has it: with |w| above 2^7 there is none for both."""
+    net = builder(8)
+    net.add("Relu", ["x"], "start")
+    net.add("MaxPool", ["start"], "pool", kernel_shape=[1, 1])
+    net.add("Conv", ["start", net.weights("w", 4, 4, 1, 1, gain=gain)], "c")
+    net.add("Concat", ["pool", "c"], "both", axis=1)
+    net.conv("both", "last", (4, 8, 1, 1))
+    path = tmp_path / "net.onnx"
+    onnx.save(net.model({"x": ["N", 4, 4, 4]}, {"last": None}), path)
+    data = np.random.default_rng(9).normal(size=(16, 4, 4, 4)).astype(np.float32)
+    calibration = calibrate(path, [{"x": data}], environment="fpga")
+    out = quantize(path, calibration, environment="fpga", method="minmax", out=tmp_path / "q.onnx", recover=())
+    model = read_model(out.path)
+    assert list(violations(model)) == []
+    assert out.kept_float == ()
+    found = Positions(model)
+    both = next(node for node in model.graph.node if node.name == "both")
+    apart = found.of_input(both, 0) != found.of_input(both, 1)
+    assert apart == (gain > 1) == any("operands keep positions of their own" in note for note in out.notes)
+
+
 def test_mixed_precision_keeps_the_limits(builder: type[Any], tmp_path: Path) -> None:
     """The network that a search over float layers ends in is held to them as well."""
     net = builder(6)
