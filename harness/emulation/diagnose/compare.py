@@ -265,7 +265,8 @@ def _kinds(
     layer = read_layer(graph, point.tensor)
     if layer is None:
         return (), "more than one operator between integers, which is not recomputed"
-    needed = [one.tensor for one in layer.operands if one.tensor is not None]
+    read = layer.operands if layer.shortcut is None else (*layer.operands, layer.shortcut)
+    needed = [one.tensor for one in read if one.tensor is not None]
     if any(name not in board for name in needed):
         return (), "its inputs could not be compared"
     found = _recomputed(graph, layer, needed, board, feeds, arithmetic)

@@ -144,6 +144,9 @@ def hypotheses(layer: Recomputation) -> Iterator[Hypothesis]:
         yield Hypothesis(kind, lambda: whole, replace(way, activations=False))
     kind = Kind("wraps around", "what does not fit into 8 bits wraps around instead of saturating")
     yield Hypothesis(kind, lambda: whole, replace(way, saturate=False))
+    if whole.shortcut is not None:
+        kind = Kind("shortcut missing", "the quantized shortcut is not added")
+        yield Hypothesis(kind, lambda: replace(whole, shortcut=None), way)
     if layer.product is not None:
         yield from _biases(layer, whole, way)
         yield from _zero_points(layer, way)

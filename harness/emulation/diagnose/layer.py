@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from harness.emulation.diagnose.points import data_input
+from harness.emulation.diagnose.points import data_input, is_shortcut
 from harness.quantize.graph import Graph
 
 Int64 = NDArray[np.int64]
@@ -64,6 +64,7 @@ class Layer:
         activations: fused functions with their stored parameters, in order.
         out: steps of the result.
         source: the float tensor of an input.
+        shortcut: integers that are added behind the weighted operator, in front of the functions.
     """
 
     node: NodeProto | None
@@ -73,6 +74,7 @@ class Layer:
     activations: tuple[tuple[NodeProto, tuple[Float64, ...]], ...]
     out: Step
     source: str | None = None
+    shortcut: Operand | None = None
 
 
 #: Operators whose third input is a bias.
@@ -93,6 +95,7 @@ def read_layer(graph: Graph, tensor: str) -> Layer | None:
     name = str(quantizer.input[0])
     fused: list[tuple[NodeProto, tuple[Float64, ...]]] = []
     bias: str | None = None
+    shortcut: Operand | None = None
     node = graph.producer.get(name)
     if node is None:
         return Layer(None, (), None, None, (), out, source=name)
@@ -101,7 +104,17 @@ def read_layer(graph: Graph, tensor: str) -> Layer | None:
         if source is None or source.op_type == "DequantizeLinear":
             break
         if node.op_type == "Add":
-            bias = str(node.input[1] if node.input[0] == behind else node.input[0])
+            other = str(node.input[1] if node.input[0] == behind else node.input[0])
+            if not is_shortcut(graph, other):
+                bias = other
+            elif shortcut is None and bias is None:
+                shortcut = _operand(graph, other)
+                if shortcut is None:
+                    return None
+            else:
+                return None
+        elif shortcut is not None:
+            return None  # a function in front of the sum
         else:
             parameters = _parameters(graph, node)
             if parameters is None:
@@ -121,7 +134,9 @@ def read_layer(graph: Graph, tensor: str) -> Layer | None:
         if not graph.is_constant(bias):
             return None
         single = np.asarray(graph.array(bias), np.float32)
-    return Layer(node, tuple(one for one in operands if one is not None), stored, single, tuple(fused), out)
+    return Layer(
+        node, tuple(one for one in operands if one is not None), stored, single, tuple(fused), out, shortcut=shortcut
+    )
 
 
 def _data_inputs(graph: Graph, node: NodeProto, names: list[str]) -> list[str]:

@@ -12,6 +12,8 @@ from harness.quantize.graph import Graph, attribute, subgraphs
 
 #: Functions of one tensor that a layer may have fused behind its operator.
 ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "HardSigmoid", "HardSwish", "Sigmoid", "Tanh"})
+#: Operators with weights.
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 #: What a tensor is called where the board's integers are fed in its place.
 _GIVEN = ".of_the_board"
 
@@ -63,12 +65,20 @@ def data_input(graph: Graph, node: NodeProto) -> str | None:
     """The tensor that a fused node continues; None for a node that is an operator of its own."""
     if node.op_type in ACTIVATIONS:
         return str(node.input[0])
-    if node.op_type == "Add":  # a bias behind a matrix product
+    if node.op_type == "Add":  # a bias behind a matrix product, or a quantized shortcut behind a weighted layer
         for this, other in ((0, 1), (1, 0)):
             product = graph.producer.get(node.input[this])
-            if product is not None and product.op_type == "MatMul" and is_stored(graph, node.input[other]):
+            kind = "" if product is None else product.op_type
+            stored = kind == "MatMul" and is_stored(graph, node.input[other])
+            if stored or (kind in WEIGHTED and is_shortcut(graph, node.input[other])):
                 return str(node.input[this])
     return None
+
+
+def is_shortcut(graph: Graph, tensor: str) -> bool:
+    """Whether a float tensor is nothing but integers that a layer made."""
+    node = graph.producer.get(tensor)
+    return node is not None and node.op_type == "DequantizeLinear" and not graph.is_constant(node.input[0])
 
 
 def is_stored(graph: Graph, tensor: str) -> bool:

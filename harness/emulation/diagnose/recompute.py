@@ -59,6 +59,7 @@ class Ingredients:
         float_bias: of a layer whose bias stays float.
         real: exact values of a layer without weights; None for the others.
         plain: the same by the file's own constants, where the DPU has others; None elsewhere.
+        shortcut: q·s of the integers that are added behind a weighted layer.
     """
 
     acc: Int64 | None = None
@@ -68,10 +69,11 @@ class Ingredients:
     float_bias: NDArray[np.float32] | None = None
     real: Float64 | None = None
     plain: Float64 | None = None
+    shortcut: Float64 | None = None
 
     def take(self, where: NDArray[np.intp]) -> Ingredients:
         """These elements only."""
-        names = ("acc", "step", "bias", "bias_step", "float_bias", "real", "plain")
+        names = ("acc", "step", "bias", "bias_step", "float_bias", "real", "plain", "shortcut")
         kept = {name: None if (value := getattr(self, name)) is None else value[where] for name in names}
         return Ingredients(**kept)
 
@@ -140,14 +142,17 @@ class Recomputation:
         if single == "runtime":
             # ONNX Runtime: the bias in the accumulator's units, one factor in single precision
             total = found.acc if found.bias is None else found.acc + found.bias
-            if not self.layer.activations and found.float_bias is None:
+            if not self.layer.activations and found.float_bias is None and found.shortcut is None:
                 factor = np.asarray(found.step, np.float32) / np.float32(out)
                 return (total.astype(np.float32) * factor).astype(np.float64)
-            return self._finished(total * found.step, way, out)
+            made = total * found.step
+            return self._finished(made if found.shortcut is None else made + found.shortcut, way, out)
         if single == "board":
             r = total_single(found)
             return self._finished(r.astype(np.float64), way, out)
         real = found.acc * found.step
+        if found.shortcut is not None:
+            real = real + found.shortcut
         if found.bias is not None and found.bias_step is not None:
             real = real + found.bias * found.bias_step
         if found.float_bias is not None:
@@ -174,11 +179,13 @@ class Recomputation:
 
 
 def total_single(found: Ingredients) -> NDArray[np.float32]:
-    """fl(fl(fl(acc)·m) + b), as docs/emulation.md has it for gpu."""
+    """fl(fl(fl(acc)·m) + b), as docs/emulation.md has it for gpu, plus a quantized shortcut."""
     assert found.acc is not None
     assert found.step is not None
     r = found.acc.astype(np.float32) * found.step.astype(np.float32)
-    return r if found.float_bias is None else r + found.float_bias
+    if found.float_bias is not None:
+        r = r + found.float_bias
+    return r if found.shortcut is None else r + found.shortcut.astype(np.float32)
 
 
 def recompute(
@@ -224,7 +231,14 @@ def recompute(
         plain = real_values(layer, given, parameters, dpu=False) if dpu else None
         whole = Ingredients(real=real.reshape(-1), plain=None if plain is None else plain.reshape(-1))
         return Recomputation(layer, arithmetic, None, whole, way)
-    return Recomputation(layer, arithmetic, product, _weighted(layer, product, arithmetic), way)
+    whole = _weighted(layer, product, arithmetic)
+    if layer.shortcut is not None and layer.shortcut.tensor is not None:
+        step = layer.shortcut.step
+        added = (given[layer.shortcut.tensor] - step.zero_point) * step.scale
+        if added.shape != product.shape:
+            return None
+        whole = replace(whole, shortcut=added.reshape(-1))
+    return Recomputation(layer, arithmetic, product, whole, way)
 
 
 def _weighted(layer: Layer, product: Product, arithmetic: Arithmetic | None) -> Ingredients:

@@ -296,3 +296,54 @@ def test_a_layer_alone_starts_from_the_integers_it_is_given() -> None:
     assert not found["x.q"].any()
     expected = by_hand(X, WEIGHTS, BIAS, finishing(BIAS, rule=Round.HALF_EVEN, relu=False))
     assert np.array_equal(found["y.q"], expected)
+
+
+def test_a_shortcut_under_the_gpu_rules_is_part_of_the_layer() -> None:
+    """y = fl(fl(fl(acc)*m) + b), a shortcut q*s beside it in single precision, ReLU, half to even."""
+    x_step, w_steps = np.float32(0.013), np.array([0.002, 0.0031, 0.0017, 0.004], np.float32)
+    bias, step, out = np.array([0.3, -0.2, 0.05, 1.1], np.float32), np.float32(0.021), np.float32(0.037)
+    stored = {
+        "x.s": x_step, "z": np.int8(0), "w.q": WEIGHTS.astype(np.int8), "w.s": w_steps,
+        "w.z": np.zeros(4, np.int8), "b": bias, "r.s": step, "y.s": out,
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "x.s", "z"], ["x.q"]),
+        helper.make_node("DequantizeLinear", ["x.q", "x.s", "z"], ["x.d"]),
+        helper.make_node("DequantizeLinear", ["w.q", "w.s", "w.z"], ["w"], axis=0),
+        helper.make_node("QuantizeLinear", ["r", "r.s", "z"], ["r.q"]),
+        helper.make_node("DequantizeLinear", ["r.q", "r.s", "z"], ["r.d"]),
+        helper.make_node("Conv", ["x.d", "w", "b"], ["c"], "conv"),
+        helper.make_node("Add", ["r.d", "c"], ["a"], "add"),
+        helper.make_node("Relu", ["a"], ["y0"], "relu"),
+        helper.make_node("QuantizeLinear", ["y0", "y.s", "z"], ["y.q"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "residual",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "r")],
+        [helper.make_tensor_value_info("y.q", TensorProto.INT8, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in stored.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    assert [point.layer for point in find_points(model)] == ["x", "r", "conv"]
+    layer = read_layer(Graph(model), "y.q")
+    assert layer is not None
+    shortcut = integers(2, 4, 4, 3, seed=12)
+    found = recompute(layer, {"x.q": X, "r.q": shortcut}, (), find_arithmetic("gpu"))
+    assert found is not None
+
+    def value(place: tuple[int, ...], *, added: bool) -> int:
+        n, o, i, j = place
+        acc = np.float32(int((X[n, :, i : i + 2, j : j + 2] * WEIGHTS[o]).sum()))
+        y = np.float32(np.float32(acc * (x_step * w_steps[o])) + bias[o])
+        if added:
+            y = np.float32(y + np.float32(np.float32(shortcut[place]) * step))
+        return int(min(np.rint(max(y, np.float32(0)) / out), 127))
+
+    places = list(np.ndindex(shortcut.shape))
+    expected = np.array([value(place, added=True) for place in places])
+    made = found.integers(found.whole, found.way)
+    assert made is not None
+    assert np.array_equal(made, expected)
+    without = np.array([value(place, added=False) for place in places])
+    assert "shortcut missing" in {kind.name for kind in explain(found, without)}
