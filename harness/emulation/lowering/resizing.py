@@ -14,6 +14,7 @@ from harness.emulation.lowering.context import Context, Outcome, Uncovered, expo
 from harness.emulation.lowering.functions import leave
 from harness.emulation.lowering.movers import lower_mover
 from harness.quantize.graph import attribute
+from harness.quantize.static_values import static_value
 
 
 def lower_resize(context: Context, layer: Layer) -> Outcome:
@@ -40,6 +41,8 @@ def lower_resize(context: Context, layer: Layer) -> Outcome:
     shape = context.shape(node.input[0])
     for axis, (size, scale) in _targets(context, layer, len(shape)).items():
         here = shape[axis]
+        if scale == 1 or (here is None and size is None and scale is None):
+            continue
         if here is None:
             raise Uncovered("the size of its input is not known before it runs")
         out = size if size is not None else math.floor(here * scale) if scale is not None else here
@@ -66,15 +69,31 @@ def _targets(context: Context, layer: Layer, rank: int) -> dict[int, tuple[int |
         name = names[slot]
         if not name:
             continue
-        if not context.graph.is_constant(name):
-            raise Uncovered("its size is computed at run time")
-        given = context.graph.array(name).reshape(-1)
+        given = _given(context, name)
         if given.size != len(axes):
             continue
+        if any(number is None for axis, number in zip(axes, given, strict=True) if axis):
+            raise Uncovered("its size is computed at run time")
+        # Nobody interpolates between samples: an unknown number of them stays what it is.
         if as_size:
-            return {axis: (int(number), None) for axis, number in zip(axes, given, strict=True)}
-        return {axis: (None, Fraction(float(number))) for axis, number in zip(axes, given, strict=True)}
+            return {
+                axis: (None if number is None else int(number), None) for axis, number in zip(axes, given, strict=True)
+            }
+        return {
+            axis: (None, None if number is None else Fraction(float(number)))
+            for axis, number in zip(axes, given, strict=True)
+        }
     raise Uncovered("it has neither scales nor sizes")
+
+
+def _given(context: Context, name: str) -> NDArray[np.object_]:
+    """Sizes or scales, None where they follow from what the network is fed."""
+    if context.graph.is_constant(name):
+        return context.graph.array(name).reshape(-1).astype(object)
+    found = static_value(context.graph, name)
+    if found is None:
+        raise Uncovered("its size is computed at run time")
+    return found.reshape(-1)
 
 
 def _matrix(here: int, out: int, scale: Fraction, coordinates: str) -> NDArray[np.float64]:
