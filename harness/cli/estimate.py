@@ -39,6 +39,9 @@ def estimate(
     clock_mhz: Annotated[
         float | None, typer.Option("--clock-mhz", help="Of the processor or the DPU. Default: the usual one.")
     ] = None,
+    memory_gb_per_s: Annotated[
+        float | None, typer.Option("--memory-gb-per-s", help="Of the DPU's board. Default: as fitted for it.")
+    ] = None,
     log: Annotated[bool, typer.Option("--log", help="Print the compile log instead of the tables.")] = False,
     as_json: Json = False,
 ) -> int:
@@ -56,6 +59,7 @@ def estimate(
         cores=cores,
         board=board,
         clock_mhz=clock_mhz,
+        memory_gb_per_s=memory_gb_per_s,
     )
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=2))

@@ -114,7 +114,7 @@ MODEL = DpuModel(
         5.6,
         5.0,
         64,
-        "9 constants fitted to 111 published frame rates of 14 networks on 4 boards; the 64 rates are of 6 networks "
+        "10 constants fitted to 111 published frame rates of 14 networks on 4 boards; the 64 rates are of 6 networks "
         "that it was not fitted to",
     ),
 )

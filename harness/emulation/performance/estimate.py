@@ -156,6 +156,7 @@ def estimate(
     cores: int | None = None,
     board: str | None = None,
     clock_mhz: float | None = None,
+    memory_gb_per_s: float | None = None,
 ) -> Estimate:
     """Estimate a network on one of MathWorks' bitstreams, or on a DPUCZDX8G.
 
@@ -174,6 +175,7 @@ def estimate(
         cores: of the DPU; None: the board's usual number.
         board: of the DPU; None: zcu102.
         clock_mhz: of the processor or the DPU; None: the usual one.
+        memory_gb_per_s: of the DPU's board, for all cores together, in 10^9 bytes; None: as fitted for the board.
 
     Raises:
         UserError: no readable network, no such device, or both kinds or neither kind of device.
@@ -186,6 +188,7 @@ def estimate(
         cores=cores,
         board=board,
         clock_mhz=clock_mhz,
+        memory_gb_per_s=memory_gb_per_s,
     )
     return estimate_network(read_shape(Path(path)), device, str(path))
 
@@ -199,6 +202,7 @@ def find_device(
     cores: int | None = None,
     board: str | None = None,
     clock_mhz: float | None = None,
+    memory_gb_per_s: float | None = None,
 ) -> Device:
     """The device of those words; arguments as for `estimate`.
 
@@ -206,14 +210,16 @@ def find_device(
         UserError: no such device, or both kinds or neither kind.
     """
     processor = bitstream is not None or conv_threads is not None or fc_threads is not None
-    if processor and (dpu is not None or cores is not None):
-        message = "a bitstream (or its threads) and a DPU (or its cores) exclude each other: name one of them"
+    if processor and (dpu is not None or cores is not None or memory_gb_per_s is not None):
+        message = (
+            "a bitstream (or its threads) and a DPU (or its cores and memory) exclude each other: name one of them"
+        )
         raise UserError(message)
     if not processor and dpu is None:
         message = "which device? name a bitstream (--bitstream zcu102_int8) or a DPU (--dpu B4096 --board zcu102)"
         raise UserError(message)
     if dpu is not None:
-        return dpu_config(dpu, clock_mhz, cores, board)
+        return dpu_config(dpu, clock_mhz, cores, board, memory_gb_per_s)
     found = find_processor(bitstream, conv_threads=conv_threads, fc_threads=fc_threads, clock_mhz=clock_mhz)
     if board is not None and not found.base.startswith(board.lower()):
         message = f"board {board!r}: bitstream {found.base} is made for its own board; leave --board out"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import harness
 from benchmarks import dpu_networks, dpu_rows, fit_dpu
 from harness.emulation.performance.dpu import DPU_ARCHS, DpuConfig, dpu_config
 from harness.emulation.performance.dpu_layers import Work, works
@@ -76,6 +77,17 @@ def test_cores_that_share_a_slow_memory_gain_nothing() -> None:
     assert all(0.2e9 / (timed.fps_multi_thread or 1.0) > 25.5e6 for timed in slow)
     assert (slow[1].fps_multi_thread or 0) == pytest.approx(slow[0].fps_multi_thread, rel=0.1)
     assert {layer.bound for layer in slow[0].layers if layer.op_type == "Conv"} == {"memory"}
+
+
+def test_a_memory_of_ones_own_goes_through_the_front_door(tmp_path: Path) -> None:
+    shape_of(tmp_path, [node("Conv", ["x", "w"], "c")], [weights("w", 64, 64, 1, 1)], (1, 64, 56, 56))
+    path = tmp_path / "net.onnx"
+    usual, slow = (harness.estimate(path, dpu="B4096", board="kv260", memory_gb_per_s=given) for given in (None, 1.0))
+    moved = 64 * 64 + 2 * 64 * 56 * 56
+    assert slow.timing.layers[0].seconds == pytest.approx(moved / 1e9 + MODEL.launch_us * 1e-6, rel=0.01)
+    assert slow.fps < usual.fps
+    with pytest.raises(UserError, match="exclude each other"):
+        harness.estimate(path, bitstream="zcu102_int8", memory_gb_per_s=1.0)
 
 
 def test_software_splits_the_groups_and_is_told(tmp_path: Path) -> None:
