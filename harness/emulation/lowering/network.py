@@ -205,13 +205,14 @@ class _Lowering:
             self.layers[node.name] = [LoweredLayer(node.name, node.op_type, members, "HW", carrier=carrier)]
 
     def _behind(self, node: NodeProto) -> list[str]:
-        """What TensorRT fuses behind a convolution: a sum with a shortcut, then a ReLU or Clip."""
+        """What TensorRT fuses behind a layer: a bias, a sum with a shortcut, then a ReLU or Clip."""
         members: list[str] = []
-        for wanted in ({"Add"}, {"Relu", "Clip"}):
+        for wanted in ("Add", "Add", "Relu Clip"):
             use = self.graph.sole_use(node.output[0])
-            if use is None or use.node.op_type not in wanted or use.node.domain:
+            if use is None or use.node.op_type not in wanted.split() or use.node.domain:
                 continue
-            if use.node.op_type == "Add" and use.node.input[1 - use.slot] not in self.network.dequantized:
+            other = use.node.input[1 - use.slot] if use.node.op_type == "Add" else ""
+            if other and other not in self.network.dequantized and not self.graph.is_constant(other):
                 break
             node = use.node
             members.append(node.name)
