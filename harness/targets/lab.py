@@ -19,6 +19,8 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from harness.errors import UserError
 from harness.targets.addresses import Address
 from harness.targets.boards import BOARDS, Environment, find_board
+from harness.targets.power.file import PowerFile, power_of
+from harness.targets.power.values import Power
 from harness.yamlfile import Document, FileModel, one_of, parse_yaml, read_yaml, validate
 
 LAB_FILE = "targets.yaml"
@@ -55,19 +57,19 @@ class Ssh:
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """The board's serial console: a pyserial URL or device, and its speed."""
+    """The board's serial console.
+
+    Args:
+        url: a device's path or a pyserial URL (`rfc2217://`, `socket://`).
+        baud: its speed.
+        prompt: regular expression of its login prompt; None: what getty prints.
+        boot_timeout_s: how long a boot to that prompt may take.
+    """
 
     url: str
     baud: int = 115_200
-
-
-@dataclass(frozen=True, slots=True)
-class Power:
-    """Commands of this machine that switch the board's power; None where there is none."""
-
-    cycle: str | None = None
-    on: str | None = None
-    off: str | None = None
+    prompt: str | None = None
+    boot_timeout_s: float = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +166,19 @@ class _SshFile(FileModel):
 class _ConsoleFile(FileModel):
     url: str = Field(min_length=1)
     baud: int = Field(default=115_200, ge=50)
+    prompt: str | None = Field(default=None, min_length=1)
+    boot_timeout_s: float = Field(default=180.0, gt=0, le=3600)
 
-
-class _PowerFile(FileModel):
-    cycle: str | None = None
-    on: str | None = None
-    off: str | None = None
+    @field_validator("prompt")
+    @classmethod
+    def _is_expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(
+                f"not a regular expression ({error}); put \\ before signs that are meant literally"
+            ) from None
+        return value
 
 
 class _BitstreamFile(FileModel):
@@ -196,7 +205,7 @@ class _TargetFile(FileModel):
     ]
     ssh: _SshFile | None = None
     console: _ConsoleFile | None = None
-    power: _PowerFile | None = None
+    power: PowerFile | None = None
     tags: list[str] | None = None
     bitstream: _BitstreamFile | None = None
     dpu: _DpuFile | None = None
@@ -303,8 +312,10 @@ def _target(document: Document, name: str, file: _TargetFile, base: Path) -> Tar
         via=via,
         base=base,
         ssh=None if ssh is None else Ssh(ssh.host, ssh.user, _path(ssh.key, base), ssh.port),
-        console=None if file.console is None else Console(file.console.url, file.console.baud),
-        power=None if file.power is None else Power(file.power.cycle, file.power.on, file.power.off),
+        console=None
+        if file.console is None
+        else Console(file.console.url, file.console.baud, file.console.prompt, file.console.boot_timeout_s),
+        power=None if file.power is None else power_of(document, where, name, file.power, base),
         tags=tuple(file.tags or ()),
         bitstream=None
         if file.bitstream is None
