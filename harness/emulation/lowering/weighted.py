@@ -50,7 +50,27 @@ class Product:
             return int(shape[1] * attribute(node, "group", 1))
         if node.op_type == "Gemm":
             return int(shape[0 if attribute(node, "transB", 0) else 1])
-        return int(shape[0] if node.op_type == "Conv" else shape[-1])
+        if node.op_type == "MatMul":
+            return int(shape[-2 if self.data_slot else -1])
+        return int(shape[0])
+
+    def steps_along_channels(self, unit: Array) -> Array:
+        """A step of each output channel, so that it broadcasts to the result.
+
+        Args:
+            unit: one number, or in the rank of the weights.
+
+        Raises:
+            Uncovered: the steps differ along another axis.
+        """
+        if unit.size == 1:
+            return unit.reshape(())
+        rank = self.weights.ndim
+        axes = {"Conv": 0, "ConvTranspose": 1, "Gemm": 0 if attribute(self.node, "transB", 0) else 1}
+        wanted = axes.get(self.node.op_type, rank - 2 if self.data_slot else rank - 1)
+        if unit.size != unit.shape[wanted] or unit.size != self.channels:
+            raise Uncovered("its weights have steps of their own along another axis than the output channels'")
+        return unit.reshape(self.result_shape)
 
     def sums(self, weights: Array) -> tuple[Array, Array]:
         """Bounds of every partial sum of each output channel, in whichever order products are added.
@@ -236,8 +256,7 @@ def _in_digits(context: Context, layer: Layer, product: Product, unit: Array, bi
         part = e.times(Value(name, "float32", Fraction(low), Fraction(high), 0), factor)
         total = part if total is None else e.add(total, part)
     assert total is not None
-    shape = product.result_shape if unit.size > 1 else ()
-    value = e.multiply(e.as_carrier(total, "float64"), e.given(unit.reshape(shape), "step"))
+    value = e.multiply(e.as_carrier(total, "float64"), e.given(product.steps_along_channels(unit), "step"))
     if bias is not None:
         if product.node.op_type in {"Conv", "ConvTranspose"}:
             bias = bias.reshape(product.result_shape)

@@ -41,6 +41,30 @@ def test_sums_beyond_single_precision_are_taken_in_double(arithmetic: str, lengt
     np.testing.assert_array_equal(values["layer"], np.clip(np.sign(sums) * rounded, -128, 127))
 
 
+@pytest.mark.parametrize("length", [40, 5000])
+@pytest.mark.parametrize("op_type", ["Conv", "ConvTranspose", "Gemm", "MatMul"])
+def test_a_step_for_each_output_channel(op_type: str, length: int) -> None:
+    rng = np.random.default_rng(length)
+    weights = rng.integers(-128, 128, (length, 3)).astype(np.int8)
+    exponents = np.array([-13, -11, -12])
+    shapes = {"Conv": (3, length, 1, 1), "ConvTranspose": (length, 3, 1, 1)}
+    axis = 0 if op_type == "Conv" else 1
+    stored = (weights.T if op_type == "Conv" else weights).reshape(shapes.get(op_type, weights.shape))
+    shape = (1, length, 1, 1) if op_type in shapes else (1, length)
+    network = Network()
+    network.constants |= {"w": stored, "w.s": (2.0**exponents).astype(np.float32)}
+    network.node("DequantizeLinear", ["w", "w.s"], "w.d", axis=axis)
+    made = network.node(op_type, [network.pair("x", -5), "w.d"], "layer")
+    model = network.model({"x": shape}, [network.pair(made, -4)])
+    x = rng.integers(-128, 128, (1, length))
+    found = lowered(model, "host")
+    assert [layer.carrier for layer in found.layers] == ["float32" if length == 40 else "float64"]
+    values = integers_of(found, {"x": (x / 32).astype(np.float32).reshape(shape)})["layer"].reshape(3)
+    sums = (x @ weights.astype(np.int64))[0] * 2 ** (exponents + 13)  # in steps of 2^-18; the result's are 2^-4
+    expected = np.sign(sums) * ((2 * np.abs(sums) + 2**14) // 2**15)
+    np.testing.assert_array_equal(values, np.clip(expected, -128, 127))
+
+
 def _run(found: Lowered, level: onnxruntime.GraphOptimizationLevel, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
     """As any ONNX Runtime runs it: nothing is switched off by name."""
     options = onnxruntime.SessionOptions()
