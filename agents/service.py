@@ -97,6 +97,7 @@ class AgentService(rpc.AgentServicer):
             storage_used_bytes=self._store.used_bytes(),
             storage_free_bytes=self._store.free_bytes(),
             runtimes=self._probe.descriptions(),
+            details=who.details,
             loaded=[
                 pb.LoadedNetwork(
                     network_id=network.network_id,
@@ -251,19 +252,19 @@ class AgentService(rpc.AgentServicer):
             raise AgentError(Fault.INVALID, f"interval_s {interval_s}: from {_MIN_INTERVAL_S} to 3600")
         if not 0 <= duration_s < float("inf"):
             raise AgentError(Fault.INVALID, f"duration_s {duration_s}: 0 (until cancelled) or more")
-        sampler = self._board.sampler()
-        began = time.monotonic()
-        left = _Leaving(context)
-        count = 0
-        while True:
-            count += 1
-            # Against the beginning, so that the time a sample takes does not add up.
-            due_s = began + count * interval_s
-            if duration_s and due_s - began > duration_s + 1e-9:
-                return
-            if left.within(due_s - time.monotonic()):
-                return
-            yield sampler.sample().to_proto()
+        with contextlib.closing(self._board.sampler(interval_s)) as sampler:
+            began = time.monotonic()
+            left = _Leaving(context)
+            count = 0
+            while True:
+                count += 1
+                # Against the beginning, so that the time a sample takes does not add up.
+                due_s = began + count * interval_s
+                if duration_s and due_s - began > duration_s + 1e-9:
+                    return
+                if left.within(due_s - time.monotonic()):
+                    return
+                yield sampler.sample().to_proto()
 
     def Unload(self, request: pb.UnloadRequest, context: grpc.ServicerContext) -> pb.UnloadReply:
         """End a network."""

@@ -20,6 +20,9 @@ _JSON_KEYS = (
     "total_power_mw",
     "total_power_rail",
     "throttled",
+    "throttled_by",
+    "clocks_mhz",
+    "pressure_percent",
 )
 
 
@@ -38,6 +41,8 @@ class Identity:
     cpu_features: Sequence[str]
     memory_total_bytes: int
     memory_available_bytes: int
+    #: What the family knows beyond that, by the names that docs/telemetry.md lists; what is unknown is missing.
+    details: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,9 @@ class Telemetry:
     total_power_rail: str | None = None
     throttled: bool | None = None
     clock_mhz: float | None = None  # of the unit that runs the network
+    throttled_by: Sequence[str] = ()  # one reason each; empty unless `throttled`
+    clocks_mhz: Mapping[str, float] = field(default_factory=dict)  # every clock the board tells
+    pressure_percent: Mapping[str, float] = field(default_factory=dict)  # share of time that tasks stalled
 
     def to_json(self) -> str:
         """One line with exactly the keys that scripts in labs rely on."""
@@ -69,13 +77,17 @@ class Telemetry:
         parts = []
         if self.ram_used_mb is not None and self.ram_total_mb is not None:
             parts.append(f"RAM {self.ram_used_mb:.0f}/{self.ram_total_mb:.0f} MB")
-        parts.append("CPU " + " ".join("off" if load is None else f"{load:.0f}%" for load in self.cpu_percent))
+        if self.cpu_percent:
+            parts.append("CPU " + " ".join("off" if load is None else f"{load:.0f}%" for load in self.cpu_percent))
         if self.gpu_percent is not None:
             parts.append(f"GPU {self.gpu_percent:.0f}%")
         parts += [f"{name} {value:.1f} °C" for name, value in self.temperature_c.items()]
         parts += [f"{name} {value:.0f} mW" for name, value in self.power_mw.items()]
+        if self.total_power_mw is not None:
+            parts.append(f"total {self.total_power_mw:.0f} mW ({self.total_power_rail})")
         if self.throttled is not None:
-            parts.append("throttled" if self.throttled else "not throttled")
+            reasons = f" ({', '.join(self.throttled_by)})" if self.throttled_by else ""
+            parts.append(f"throttled{reasons}" if self.throttled else "not throttled")
         return "  ".join(parts)
 
     def to_proto(self) -> pb.TelemetrySample:
@@ -92,14 +104,23 @@ class Telemetry:
             total_power_rail=self.total_power_rail,
             throttled=self.throttled,
             clock_mhz=self.clock_mhz,
+            throttled_by=self.throttled_by,
+            clocks_mhz=self.clocks_mhz,
+            pressure_percent=self.pressure_percent,
         )
 
 
 class Sampler(Protocol):
-    """Reads the sensors again and again; loads are means since the reading before."""
+    """Reads the sensors again and again; loads and counters are of the time since the reading before.
+
+    It has no thread of its own: whatever it does, it does inside `sample`, in the thread that asks.
+    """
 
     def sample(self) -> Telemetry:
         """The sensors now."""
+
+    def close(self) -> None:
+        """End what the sampler started (a vendor's tool that prints readings); it takes no more samples."""
 
 
 class Board(Protocol):
@@ -111,5 +132,9 @@ class Board(Protocol):
     def identity(self) -> Identity:
         """Who this board is."""
 
-    def sampler(self) -> Sampler:
-        """A new reader of the sensors, whose first loads count from now."""
+    def sampler(self, interval_s: float = 1.0) -> Sampler:
+        """A new reader of the sensors, whose first loads count from now.
+
+        Args:
+            interval_s: how often it will be asked; a tool that prints by itself is told so.
+        """

@@ -7,9 +7,14 @@ import os
 import platform
 import socket
 import time
-from pathlib import Path
+from collections.abc import Mapping
 
 from agents.boards.base import Identity, Telemetry
+from agents.boards.energy import PLATFORM, EnergyCounters
+from agents.boards.hwmon import HwmonSensors
+from agents.boards.pressure import Pressure
+from agents.boards.sources import Sources, read_number, read_text
+from agents.boards.thermal import ThermalZones
 
 _MEBIBYTE = 1 << 20
 
@@ -19,6 +24,8 @@ _FEATURES = (
     *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
     *("asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "svei8mm", "sme", "neon"),
 )
+_GOVERNORS = "sys/devices/system/cpu/cpu*/cpufreq/scaling_governor"
+_THROTTLE_COUNTERS = "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count"
 
 
 class GenericLinux:
@@ -26,79 +33,102 @@ class GenericLinux:
 
     Args:
         kind: the name it goes by.
-        root: where procfs, sysfs and /etc are found; another tree than "/" holds what a board said once.
+        sources: where procfs, sysfs and /etc are found.
     """
 
-    def __init__(self, kind: str = "generic", root: Path = Path("/")) -> None:
+    def __init__(self, kind: str = "generic", sources: Sources | None = None) -> None:
         self.kind = kind
-        self._root = root
+        self._sources = sources or Sources()
 
     def identity(self) -> Identity:
         """See `agents.boards.base.Board.identity`."""
-        cpu = _cpu_info(self._read("proc/cpuinfo"))
+        read = self._sources.text
+        cpu = _cpu_info(read("proc/cpuinfo"))
         flags = set((cpu.get("flags") or cpu.get("Features") or "").split())
-        memory = _memory(self._read("proc/meminfo"))
-        boot_id = self._read("proc/sys/kernel/random/boot_id")
+        memory = memory_bytes(read("proc/meminfo"))
+        boot_id = read("proc/sys/kernel/random/boot_id")
         hostname = socket.gethostname()
         # The machine's own id, hashed: equal for all agents on it, and of no use to anyone else.
-        own_id = self._read("etc/machine-id") or self._read("var/lib/dbus/machine-id") or f"{hostname} {boot_id}"
+        own_id = read("etc/machine-id") or read("var/lib/dbus/machine-id") or f"{hostname} {boot_id}"
         return Identity(
             model=self._model(),
             hostname=hostname,
             machine_id=hashlib.sha256(own_id.encode()).hexdigest(),
             boot_id=boot_id,
-            os=f"{_pretty_name(self._read('etc/os-release'))}, Linux {platform.release()}",
+            os=f"{_pretty_name(read('etc/os-release'))}, Linux {platform.release()}",
             architecture=platform.machine(),
             cpu_model=cpu.get("model name") or cpu.get("Model") or cpu.get("Hardware") or platform.processor(),
             cpu_count=len(os.sched_getaffinity(0)),
             cpu_features=[feature for feature in _FEATURES if feature in flags],
             memory_total_bytes=memory.get("MemTotal", 0),
             memory_available_bytes=memory.get("MemAvailable", 0),
+            details=self.details(),
         )
 
-    def sampler(self) -> LinuxSampler:
+    def details(self) -> Mapping[str, str]:
+        """What `Identity.details` holds; a family adds to it."""
+        governors = {name for path in self._sources.glob(_GOVERNORS) if (name := read_text(path))}
+        return {"governor": ", ".join(sorted(governors))} if governors else {}
+
+    def sampler(self, interval_s: float = 1.0) -> LinuxSampler:  # noqa: ARG002 - files are read when asked
         """See `agents.boards.base.Board.sampler`."""
-        return LinuxSampler(self._root)
+        return LinuxSampler(self._sources)
 
     def _model(self) -> str:
-        tree = self._read("proc/device-tree/model") or self._read("sys/firmware/devicetree/base/model")
+        read = self._sources.text
+        tree = read("proc/device-tree/model") or read("sys/firmware/devicetree/base/model")
         if tree:
             return tree.strip("\0")
-        names = (self._read(f"sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name"))
+        names = (read(f"sys/class/dmi/id/{name}") for name in ("sys_vendor", "product_name"))
         return " ".join(name for name in names if name)
-
-    def _read(self, path: str) -> str:
-        return read_text(self._root / path)
 
 
 class LinuxSampler:
     """Sensors of procfs and sysfs.
 
     Args:
-        root: as for `GenericLinux`.
+        sources: as for `GenericLinux`.
     """
 
-    def __init__(self, root: Path = Path("/")) -> None:
-        self._root = root
+    def __init__(self, sources: Sources | None = None) -> None:
+        self._sources = sources or Sources()
+        self._zones = ThermalZones(self._sources)
+        self._hwmon = HwmonSensors(self._sources)
+        self._energy = EnergyCounters(self._sources)
+        self._pressure = Pressure(self._sources)
+        self._clocks = list(self._sources.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq"))
+        self._throttle_counters = list(self._sources.glob(_THROTTLE_COUNTERS))
         self._times = self._cpu_times()
         self._throttle_count = self._throttles()
 
     def sample(self) -> Telemetry:
         """See `agents.boards.base.Sampler.sample`."""
-        memory = _memory(read_text(self._root / "proc/meminfo"))
+        memory = memory_bytes(self._sources.text("proc/meminfo"))
         total, available = memory.get("MemTotal"), memory.get("MemAvailable")
+        power = {**self._hwmon.power_mw(), **self._energy.power_mw()}
+        reasons = self.throttle_reasons()
+        clock = self.cpu_clock_mhz()
         return Telemetry(
             unix_s=time.time(),
             ram_used_mb=(total - available) / _MEBIBYTE if total is not None and available is not None else None,
             ram_total_mb=total / _MEBIBYTE if total is not None else None,
-            cpu_percent=self._cpu_percent(),
-            temperature_c=self._temperatures(),
-            power_mw=self._power(),
-            throttled=self._throttled(),
-            clock_mhz=self._clock_mhz(),
+            cpu_percent=self.cpu_percent(),
+            temperature_c={**self._zones.temperatures(), **self._hwmon.temperatures()},
+            power_mw=power,
+            # The other zones of RAPL are packages and parts of them: neither covers the machine.
+            total_power_mw=power.get(PLATFORM),
+            total_power_rail=PLATFORM if PLATFORM in power else None,
+            throttled=bool(reasons) if reasons is not None else None,
+            throttled_by=reasons or (),
+            clock_mhz=clock,
+            clocks_mhz={"cpu": clock} if clock is not None else {},
+            pressure_percent=self._pressure.percent(),
         )
 
-    def _cpu_percent(self) -> list[float | None]:
+    def close(self) -> None:
+        """See `agents.boards.base.Sampler.close`: nothing was started."""
+
+    def cpu_percent(self) -> list[float | None]:
         """Share of time each possible core was busy since the last reading."""
         before, self._times = self._times, self._cpu_times()
         loads: list[float | None] = []
@@ -113,10 +143,29 @@ class LinuxSampler:
             loads.append(round(min(max(share, 0.0), 100.0), 1))
         return loads
 
+    def throttle_reasons(self) -> list[str] | None:
+        """Why the processor is slowed down, or about to be; None where nothing here would tell."""
+        before, self._throttle_count = self._throttle_count, self._throttles()
+        counted = before is not None and self._throttle_count is not None
+        if not counted and not self._zones.has_trips:
+            return None
+        reasons = self._zones.near_trips()
+        if before is not None and self._throttle_count is not None and self._throttle_count > before:
+            reasons.append("a core was slowed down for its heat since the last sample")
+        return reasons
+
+    def cpu_clock_mhz(self) -> float | None:
+        """Mean clock of the cores that are on: cpufreq (kHz), else /proc/cpuinfo."""
+        clocks = [clock / 1e3 for path in self._clocks if (clock := read_number(path)) is not None]
+        if not clocks:
+            lines = self._sources.text("proc/cpuinfo").splitlines()
+            clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
+        return sum(clocks) / len(clocks) if clocks else None
+
     def _cpu_times(self) -> dict[int, tuple[int, int]]:
         """Busy and total ticks of every core that is on; proc_stat(5)."""
         times = {}
-        for line in read_text(self._root / "proc/stat").splitlines():
+        for line in self._sources.text("proc/stat").splitlines():
             name, _, rest = line.partition(" ")
             if name.startswith("cpu") and name[3:].isdigit():
                 # user nice system idle iowait irq softirq steal; guest time is already in user.
@@ -127,80 +176,13 @@ class LinuxSampler:
 
     def _possible_cores(self) -> int:
         """Cores the board has, on or off; "0-3" of sysfs."""
-        present = read_text(self._root / "sys/devices/system/cpu/present")
+        present = self._sources.text("sys/devices/system/cpu/present")
         last = present.rpartition(",")[2].rpartition("-")[2]
         return int(last) + 1 if last.isdigit() else max(self._times, default=-1) + 1
 
-    def _temperatures(self) -> dict[str, float]:
-        """Thermal zones by type, then the sensors of hwmon by chip and label; thousandths of a degree in sysfs."""
-        found: dict[str, float] = {}
-        for zone in sorted(self._root.glob("sys/class/thermal/thermal_zone*")):
-            _put(found, read_text(zone / "type") or zone.name, read_number(zone / "temp"), 1e-3)
-        for sensor in sorted(self._root.glob("sys/class/hwmon/hwmon*/temp*_input")):
-            _put(found, _label(sensor, "_input"), read_number(sensor), 1e-3)
-        return found
-
-    def _power(self) -> dict[str, float]:
-        """Rails of hwmon; microwatts in sysfs. Averages of the driver (`power*_average`) are not instantaneous."""
-        found: dict[str, float] = {}
-        for sensor in sorted(self._root.glob("sys/class/hwmon/hwmon*/power*_input")):
-            _put(found, _label(sensor, "_input"), read_number(sensor), 1e-3)
-        return found
-
-    def _throttled(self) -> bool | None:
-        """Whether a core was slowed down for its heat since the last reading; None where nothing counts that."""
-        before, self._throttle_count = self._throttle_count, self._throttles()
-        if before is None or self._throttle_count is None:
-            return None
-        return self._throttle_count > before
-
     def _throttles(self) -> float | None:
-        paths = self._root.glob("sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count")
-        counts = [count for path in paths if (count := read_number(path)) is not None]
+        counts = [count for path in self._throttle_counters if (count := read_number(path)) is not None]
         return sum(counts) if counts else None
-
-    def _clock_mhz(self) -> float | None:
-        """Mean clock of the cores that are on: cpufreq (kHz), else /proc/cpuinfo."""
-        paths = self._root.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq")
-        clocks = [clock / 1e3 for path in paths if (clock := read_number(path)) is not None]
-        if not clocks:
-            lines = read_text(self._root / "proc/cpuinfo").splitlines()
-            clocks = [float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")]
-        return sum(clocks) / len(clocks) if clocks else None
-
-
-def read_text(path: Path) -> str:
-    """A small file of the kernel, stripped; "" when it cannot be read (sensors come and go)."""
-    try:
-        return path.read_bytes().decode("utf-8", "replace").strip("\0 \n\t")
-    except OSError:
-        return ""
-
-
-def read_number(path: Path) -> float | None:
-    """The number in a file of the kernel; None when there is none."""
-    try:
-        return float(read_text(path))
-    except ValueError:
-        return None
-
-
-def _put(found: dict[str, float], name: str, value: float | None, scale: float) -> None:
-    """Add a reading; two sensors of one name are told apart by a number."""
-    if value is None:
-        return
-    unique, count = name, 1
-    while unique in found:
-        count += 1
-        unique = f"{name}_{count}"
-    found[unique] = value * scale
-
-
-def _label(sensor: Path, suffix: str) -> str:
-    stem = sensor.name.removesuffix(suffix)
-    chip = read_text(sensor.parent / "name") or sensor.parent.name
-    label = read_text(sensor.parent / f"{stem}_label") or stem
-    return f"{chip}/{label}"
 
 
 def _cpu_info(text: str) -> dict[str, str]:
@@ -213,7 +195,7 @@ def _cpu_info(text: str) -> dict[str, str]:
     return fields
 
 
-def _memory(text: str) -> dict[str, int]:
+def memory_bytes(text: str) -> dict[str, int]:
     """Fields of /proc/meminfo, in bytes."""
     found = {}
     for line in text.splitlines():

@@ -9,6 +9,7 @@ import pytest
 from agents.boards import find_board
 from agents.boards.base import Telemetry
 from agents.boards.generic import GenericLinux, LinuxSampler
+from agents.boards.sources import Sources
 
 #: As proc(5) and the kernel's documentation of sysfs (thermal, hwmon, cpufreq) describe them; values of a Raspberry Pi.
 PI = {
@@ -47,7 +48,7 @@ def put(root: Path, name: str, text: str) -> None:
 
 
 def test_a_raspberry_pi_by_its_files(root: Path) -> None:
-    who = GenericLinux("raspberry-pi-5", root).identity()
+    who = GenericLinux("raspberry-pi-5", Sources(root)).identity()
     assert who.model == "Raspberry Pi 5 Model B Rev 1.0"
     assert who.cpu_model == "Raspberry Pi 5 Model B Rev 1.0"
     assert list(who.cpu_features) == ["asimd", "asimdhp", "asimddp"]
@@ -55,11 +56,11 @@ def test_a_raspberry_pi_by_its_files(root: Path) -> None:
     assert who.memory_available_bytes == 4126464 * 1024
     assert who.os.startswith("Debian GNU/Linux 12 (bookworm), Linux ")
     put(root, "etc/machine-id", "another\n")
-    assert GenericLinux("generic", root).identity().machine_id != who.machine_id
+    assert GenericLinux("generic", Sources(root)).identity().machine_id != who.machine_id
 
 
 def test_loads_are_of_the_time_between_two_readings(root: Path) -> None:
-    sampler = LinuxSampler(root)
+    sampler = LinuxSampler(Sources(root))
     # Core 0: 100 ticks more, 25 of them busy; core 1: off now; cores 2 and 3: on since.
     stat = "cpu0 120 0 55 860 65 0 0 0 0 0\ncpu2 0 0 0 0 0 0 0 0 0 0\ncpu3 50 0 0 50 0 0 0 0 0 0\n"
     put(root, "proc/stat", stat)
@@ -76,7 +77,7 @@ def test_loads_are_of_the_time_between_two_readings(root: Path) -> None:
 def test_throttling_is_what_happened_since_the_last_reading(root: Path) -> None:
     counter = "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count"
     put(root, counter, "7\n")
-    sampler = LinuxSampler(root)
+    sampler = LinuxSampler(Sources(root))
     assert sampler.sample().throttled is False
     put(root, counter, "8\n")
     assert sampler.sample().throttled is True
@@ -84,11 +85,11 @@ def test_throttling_is_what_happened_since_the_last_reading(root: Path) -> None:
 
 
 def test_a_machine_that_says_nothing(tmp_path: Path) -> None:
-    sample = LinuxSampler(tmp_path).sample()
+    sample = LinuxSampler(Sources(tmp_path)).sample()
     assert sample.ram_used_mb is sample.ram_total_mb is sample.clock_mhz is sample.throttled is None
     assert sample.cpu_percent == []
     assert sample.temperature_c == sample.power_mw == {}
-    who = GenericLinux("generic", tmp_path).identity()
+    who = GenericLinux("generic", Sources(tmp_path)).identity()
     assert who.model == ""
     assert who.boot_id == ""
     assert len(who.machine_id) == 64
@@ -99,7 +100,7 @@ def test_sensors_that_fail_or_share_a_name(root: Path) -> None:
     put(root, "sys/class/thermal/thermal_zone1/temp", "50000\n")
     put(root, "sys/class/thermal/thermal_zone2/type", "modem\n")
     put(root, "sys/class/thermal/thermal_zone2/temp", "\n")
-    names = set(LinuxSampler(root).sample().temperature_c)
+    names = set(LinuxSampler(Sources(root)).sample().temperature_c)
     assert names == {"cpu-thermal", "cpu-thermal_2", "rp1_adc/temp1"}
 
 

@@ -179,7 +179,7 @@ def test_describe_on_the_command_line(agent: AgentProcess) -> None:
 
 KEYS = {
     *("ram_used_mb", "ram_total_mb", "cpu_percent", "gpu_percent", "temperature_c", "power_mw"),
-    *("total_power_mw", "total_power_rail", "throttled"),
+    *("total_power_mw", "total_power_rail", "throttled", "throttled_by", "clocks_mhz", "pressure_percent"),
 }
 
 
