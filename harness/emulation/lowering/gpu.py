@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from harness.emulation.exact import EXACT_UP_TO, Carrier, NotExact, Value, carrier_for
+from harness.emulation.exact import Carrier, Value, carrier_for
 from harness.emulation.integer_network import Constant, IntegerNetwork, QuantizedTensor
 from harness.emulation.lowering.context import Context, Uncovered
-from harness.emulation.lowering.digits import splits
-from harness.emulation.lowering.weighted import Product
+from harness.emulation.lowering.weighted import Product, whole_sums
 from harness.quantize.graph import attribute
 
 #: Stands between a convolution and its factor: the runtime would fold the factor into the weights.
@@ -52,33 +51,11 @@ def lower_layer(context: Context, network: IntegerNetwork, node: NodeProto) -> C
         raise Uncovered("its weights are wider than 8 bits")
     low, high = context.bounds[first.name]
     product = Product(node, first.name, slot, min(low, 0), max(high, 0), second.values, ())
-    total = _sum(context, product)
+    total = whole_sums(context, product)
     e = context.expressions
     factor = e.array(_factors(node, second, np.float32(first.step), slot), "factor")
     _scaled(context, total, factor, bias if bias is None else _bias(context, node, bias), node.output[0])
     return total.carrier
-
-
-def _sum(context: Context, product: Product) -> Value:
-    """Σ w·q as whole numbers."""
-    e = context.expressions
-    for parts in splits(product.weights):
-        ranges = [product.sums(digits.astype(np.float64)) for digits, _ in parts]
-        lows, highs = (
-            [float(low.min(initial=0)) for low, _ in ranges],
-            [float(high.max(initial=0)) for _, high in ranges],
-        )
-        if max(-min(lows), *highs) <= float(EXACT_UP_TO["float32"]):
-            break
-    else:
-        raise NotExact("too many products for exact sums in single precision, even digit by digit")
-    total: Value | None = None
-    for (digits, factor), low, high in zip(parts, lows, highs, strict=True):
-        name = product.write(context, digits.astype(np.float64))
-        part = e.times(Value(name, "float32", Fraction(low), Fraction(high), 0), factor)
-        total = part if total is None else e.add(total, part)
-    assert total is not None
-    return total
 
 
 def _scaled(context: Context, total: Value, factor: str, bias: str | None, name: str) -> None:

@@ -237,8 +237,12 @@ def _in_single(
     return leave(context, layer, Value(name, "float32", bounded.low(), bounded.high(), bits), has_offset=offset)
 
 
-def _in_digits(context: Context, layer: Layer, product: Product, unit: Array, bias: Array | None) -> Outcome:
-    """Whole numbers of one or more digits in float32, put together in float64."""
+def whole_sums(context: Context, product: Product) -> Value:
+    """Σ w·q as whole numbers: of one or more digits in float32, put together in the narrowest type that holds them.
+
+    Raises:
+        NotExact: the sums of no digits are exact in float32.
+    """
     e = context.expressions
     for parts in splits(product.weights):
         ranges = [product.sums(digits.astype(np.float64)) for digits, _ in parts]
@@ -256,6 +260,13 @@ def _in_digits(context: Context, layer: Layer, product: Product, unit: Array, bi
         part = e.times(Value(name, "float32", Fraction(low), Fraction(high), 0), factor)
         total = part if total is None else e.add(total, part)
     assert total is not None
+    return total
+
+
+def _in_digits(context: Context, layer: Layer, product: Product, unit: Array, bias: Array | None) -> Outcome:
+    """Whole numbers of one or more digits in float32, put together in float64."""
+    e = context.expressions
+    total = whole_sums(context, product)
     value = e.multiply(e.as_carrier(total, "float64"), e.given(product.steps_along_channels(unit), "step"))
     if bias is not None:
         if product.node.op_type in {"Conv", "ConvTranspose"}:
