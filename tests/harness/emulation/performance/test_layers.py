@@ -206,6 +206,9 @@ def test_a_quantized_network_has_the_layers_of_its_float_one(tmp_path: Path, env
     quantizer.quantize(out)
     quantized = read_shape(out)
     assert quantized.operations == model.operations
+    assert [(layer.kind, layer.fused, layer.biases) for layer in quantized.layers] == [
+        (layer.kind, layer.fused, layer.biases) for layer in model.layers
+    ]
     for kind in ("conv", "fc"):
         mine = [(layer.macs, layer.weights, layer.output) for layer in model.layers if layer.kind == kind]
         theirs = [(layer.macs, layer.weights, layer.output) for layer in quantized.layers if layer.kind == kind]
