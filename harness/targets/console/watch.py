@@ -191,7 +191,7 @@ class ConsoleWatch:
                 if len(self._lines) == KEPT_LINES:
                     self._dropped += 1
                 self._lines.append(ConsoleLine(text, now))
-                event = recognize(text, now)
+                event = recognize(text, now) or self._own_prompt(text, now)
                 if event is not None and not (event.kind is EventKind.LOGIN and self._prompt_seen):
                     found.append(event)
             partial = self._text.partial
@@ -208,6 +208,11 @@ class ConsoleWatch:
         if self._on_event is not None:
             for event in found:
                 self._on_event(event)
+
+    def _own_prompt(self, text: str, unix_s: float) -> ConsoleEvent | None:
+        if self._prompt is None or not self._is_prompt(text):
+            return None
+        return ConsoleEvent(EventKind.LOGIN, "login prompt", text, unix_s, stage=BootStage.LOGIN)
 
     def _is_prompt(self, text: str) -> bool:
         return is_login_prompt(text) if self._prompt is None else self._prompt.search(text) is not None
