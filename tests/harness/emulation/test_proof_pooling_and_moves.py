@@ -167,13 +167,20 @@ def test_moves(arithmetic: str, op_type: str, data: st.DataObject, tmp_path: Pat
 
 @pytest.mark.parametrize("arithmetic", INTEGER)
 @often
-@given(position=st.integers(-2, 6), value=st.floats(-40, 40, width=32), seed=st.integers(0, 2**32 - 1))
-def test_padding_with_a_value(arithmetic: str, position: int, value: float, seed: int, tmp_path: Path) -> None:
+@given(
+    position=st.integers(-2, 6),
+    coarser=st.integers(-1, 3),
+    value=st.floats(-40, 40, width=32) | st.integers(-9, 9).map(lambda halves: halves / 2),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_padding_with_a_value(
+    arithmetic: str, position: int, coarser: int, value: float, seed: int, tmp_path: Path
+) -> None:
     net = Written(opset=17)
     name = net.input("x", (1, 2, 4), step(position))
     net.constant("pads", np.array([0, 0, 1, 0, 1, 2], np.int64))
     made = net.op("Pad", [name, "pads", net.constant("value", np.asarray(value, np.float32))], "layer")
-    net.output(net.pair(made, step(position)))
+    net.output(net.pair(made, step(position - coarser)))
     values = integers(np.random.default_rng(seed), (1, 2, 4), "any")
     agree(net, arithmetic, {"x": real(values, step(position))}, tmp_path, "layer")
 

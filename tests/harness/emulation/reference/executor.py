@@ -61,6 +61,11 @@ class Reference:
         }
         self.software = Software(model.opset_import, self.constants)
         self.in_software = set(software)
+        self.steps_behind = {
+            node.input[0]: float(self.constants[node.input[1]])
+            for node in self.graph.node
+            if node.op_type == "QuantizeLinear"
+        }
         if arithmetic == "dpu":
             self.in_software |= out_of_limits(self.graph, self.constants)
 
@@ -95,7 +100,8 @@ class Reference:
             return single(node, inputs)
         if node.op_type in ACTIVATIONS:
             return activated(node, inputs, dpu=self.arithmetic == "dpu")
-        return layer(node, inputs, self.software, dpu=self.arithmetic == "dpu")
+        behind = self.steps_behind.get(node.output[0])
+        return layer(node, inputs, self.software, behind, dpu=self.arithmetic == "dpu")
 
     def _quantized(self, value: Value, step: Array, zero_point: Array | None = None) -> Array:
         kind = np.dtype(np.uint8) if zero_point is None else zero_point.dtype

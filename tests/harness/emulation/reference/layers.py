@@ -39,13 +39,16 @@ MOVERS = frozenset(
 )
 
 
-def layer(node: NodeProto, inputs: list[Any], software: Software, *, dpu: bool) -> list[Any] | None:
+def layer(
+    node: NodeProto, inputs: list[Any], software: Software, behind: float | None, *, dpu: bool
+) -> list[Any] | None:
     """Exact results of a node; None where the page does not cover it.
 
     Args:
         node: the operator.
         inputs: its operands; exact numbers where they come from integers.
         software: moves integers.
+        behind: step of the integers that the result becomes, where it does so at once.
         dpu: average pooling as the DPU has it.
     """
     if not inputs or not isinstance(inputs[0], Exact):
@@ -53,7 +56,7 @@ def layer(node: NodeProto, inputs: list[Any], software: Software, *, dpu: bool) 
     if node.op_type in MOVERS:
         return _moved(node, inputs, software)
     if node.op_type == "Pad":
-        return _pad(node, inputs, software)
+        return _pad(node, inputs, software, behind)
     if node.op_type == "Resize":
         return _resize(node, inputs, software)
     if node.op_type in {"AveragePool", "GlobalAveragePool", "ReduceMean"}:
@@ -74,17 +77,23 @@ def _moved(node: NodeProto, inputs: list[Any], software: Software) -> list[Any] 
     return [replace(value, numerators=part.astype(np.int64)) if part.dtype == np.float32 else part for part in moved]
 
 
-def _pad(node: NodeProto, inputs: list[Any], software: Software) -> list[Any] | None:
+def _pad(node: NodeProto, inputs: list[Any], software: Software, behind: float | None) -> list[Any] | None:
     value: Exact = inputs[0]
     if value.levels is None:
         return None
     others = list(inputs[1:])
     if len(others) > 1 and others[1] is not None:
+        if behind is None:
+            return None
         constant = others[1]
         exact = constant if isinstance(constant, Exact) else rational.of_floats(np.asarray(constant))
-        # The step is 2^exponent: numerators of dequantized integers are the integers.
-        others[1] = rational.rounded(exact, 2.0**value.exponent, "half-away", value.levels).astype(np.float32)
-        others[1] = others[1].reshape(())
+        # It enters as integers at the step of what is made; both kinds of integers then count in the finer step.
+        entered = rational.rounded(exact, behind, "half-away", value.levels).astype(np.int64)
+        padding = rational.scaled(entered, np.asarray(behind))
+        finest = min(value.exponent, padding.exponent)
+        others[1] = rational.times(padding.numerators, 1 << (padding.exponent - finest)).astype(np.float32).reshape(())
+        counted = rational.times(value.numerators, 1 << (value.exponent - finest))
+        value = replace(value, numerators=counted, exponent=finest, levels=None)
     return _moved(node, [value, *others], software)
 
 
