@@ -12,12 +12,17 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agents import __version__
 from agents.config import MEBIBYTE, AgentConfig, default_data_dir
 
+if TYPE_CHECKING:
+    from agents.boards.sources import Sources
+
 _BAD_INPUT = 2
 _INTERRUPTED = 130
+_ROOT_HELP = "read sensors and start vendors' tools below this folder instead of /"
 _LIMIT_KINDS = ("auto", "cgroup-v2", "cgroup-v1", "rlimit", "none")
 
 
@@ -46,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="serve hosts until stopped")
     serve.add_argument("--listen", default=defaults.listen, metavar="HOST:PORT|unix:PATH", help="port 0: any free one")
     serve.add_argument("--board", default="", metavar="KIND", help="what this machine is called in targets.yaml")
+    serve.add_argument("--board-root", type=Path, default=None, metavar="DIR", help=_ROOT_HELP)
     serve.add_argument("--emulated", action="store_true", help="only stand in for the board: never report times")
     serve.add_argument("--data", type=Path, default=None, metavar="DIR", help="where uploads are kept")
     serve.add_argument("--tls", type=Path, default=None, metavar="DIR", help="ca.pem, agent.pem, agent-key.pem")
@@ -64,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     telemetry = commands.add_parser("telemetry", help="read the board's sensors")
     telemetry.add_argument("--board", default="", metavar="KIND")
+    telemetry.add_argument("--board-root", type=Path, default=None, metavar="DIR", help=_ROOT_HELP)
     telemetry.add_argument("--replay", type=Path, default=None, metavar="FILE", help="recorded output of the board")
     telemetry.add_argument("--json", action="store_true", help="one JSON object a sample")
     telemetry.add_argument("--samples", type=_positive, default=1, metavar="N")
@@ -71,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
     describe = commands.add_parser("describe", help="who and what this board is")
     describe.add_argument("--board", default="", metavar="KIND")
+    describe.add_argument("--board-root", type=Path, default=None, metavar="DIR", help=_ROOT_HELP)
     describe.add_argument("--json", action="store_true", help="one JSON object")
     return parser
 
@@ -85,6 +93,7 @@ def _serve(options: argparse.Namespace) -> int:
     config = AgentConfig(
         listen=options.listen,
         board=options.board,
+        board_root=options.board_root,
         emulated=options.emulated,
         data_dir=(options.data or default_data_dir()).absolute(),
         tls_dir=options.tls,
@@ -114,22 +123,54 @@ def _telemetry(options: argparse.Namespace) -> int:
     from agents.boards import find_board
     from agents.identifiers import check_identifier
 
-    board = find_board(check_identifier(options.board, "--board") if options.board else "")
+    if options.board:
+        check_identifier(options.board, "--board")
     if options.replay is not None:
-        return _complain(f"--replay: board {board.kind} has no parser for recorded output: name a board that has one")
-    sampler = board.sampler()
-    for _ in range(options.samples):
-        time.sleep(options.interval)
-        sample = sampler.sample()
-        _write(sample.to_json() if options.json else sample.to_text())
+        return _replay(options)
+    board = find_board(options.board, _sources(options))
+    with contextlib.closing(board.sampler(options.interval)) as sampler:
+        for _ in range(options.samples):
+            time.sleep(options.interval)
+            sample = sampler.sample()
+            _write(sample.to_json() if options.json else sample.to_text())
     return 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    """Samples on stdout; every line that cannot be read on stderr, by its number."""
+    from agents.boards.kinds import family_of
+    from agents.boards.replay import replay
+
+    def complain(number: int, line: str) -> None:
+        start = "".join(letter if letter.isprintable() else "?" for letter in line.strip()[:60])
+        sys.stderr.write(f"quantrig-agent: {options.replay}:{number}: no reading of a board: {start}\n")
+
+    count = 0
+    try:
+        with options.replay.open(encoding="utf-8", errors="replace") as file:
+            for sample in replay(file, family_of(options.board), complain):
+                _write(sample.to_json() if options.json else sample.to_text())
+                count += 1
+    except OSError as error:
+        return _complain(f"--replay {options.replay}: {error.strerror or error}: name a file of recorded output")
+    if not count:
+        what = f"board {options.board}" if options.board else "any board that is known here; name one with --board"
+        return _complain(f"--replay {options.replay}: no line in it is a reading of {what}")
+    return 0
+
+
+def _sources(options: argparse.Namespace) -> Sources | None:
+    """Another tree than this machine's, where one was named."""
+    from agents.boards.sources import Sources
+
+    return Sources(options.board_root) if options.board_root is not None else None
 
 
 def _describe(options: argparse.Namespace) -> int:
     from agents.boards import find_board
     from agents.identifiers import check_identifier
 
-    board = find_board(check_identifier(options.board, "--board") if options.board else "")
+    board = find_board(check_identifier(options.board, "--board") if options.board else "", _sources(options))
     facts: dict[str, object] = {"agent_version": __version__, "board": board.kind}
     facts |= dataclasses.asdict(board.identity())
     if options.json:

@@ -18,6 +18,7 @@ class AgentConfig:
 
     listen: str = "127.0.0.1:50443"  # HOST:PORT or unix:PATH
     board: str = ""  # "" = detect
+    board_root: Path | None = None  # None = "/"; another tree for tests
     emulated: bool = False
     data_dir: Path = Path()
     tls_dir: Path | None = None

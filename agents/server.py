@@ -20,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 
 from agents.artifacts import ArtifactStore, StoreBusy
 from agents.boards import find_board
+from agents.boards.sources import Sources
 from agents.config import AgentConfig
 from agents.interceptors import CallInterceptor
 from agents.limits import choose_limiter
@@ -94,7 +95,7 @@ def serve(config: AgentConfig, *, ready_json: bool, exit_on_stdin_eof: bool) -> 
         cleanup.callback(networks.close)
         probe = RuntimeProbe(config, limiter, store.homes)
         cleanup.callback(probe.close)
-        board = find_board(config.board)
+        board = find_board(config.board, Sources(config.board_root) if config.board_root is not None else None)
         rpc.add_AgentServicer_to_server(AgentService(config, board, store, networks, limiter, probe), server)
         healthy = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

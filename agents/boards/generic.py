@@ -68,7 +68,18 @@ class GenericLinux:
     def details(self) -> Mapping[str, str]:
         """What `Identity.details` holds; a family adds to it."""
         governors = {name for path in self._sources.glob(_GOVERNORS) if (name := read_text(path))}
-        return {"governor": ", ".join(sorted(governors))} if governors else {}
+        found = {"governor": ", ".join(sorted(governors))} if governors else {}
+        locked = self.cpu_clocks_locked()
+        return found if locked is None else {**found, "clocks_locked": "yes" if locked else "no"}
+
+    def cpu_clocks_locked(self) -> bool | None:
+        """Whether every core's range of clocks is one point; None where cpufreq does not say."""
+        verdicts = []
+        for path in self._sources.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_min_freq"):
+            low, high = read_number(path), read_number(path.with_name("scaling_max_freq"))
+            if low is not None and high is not None:
+                verdicts.append(low == high)
+        return all(verdicts) if verdicts else None
 
     def sampler(self, interval_s: float = 1.0) -> LinuxSampler:  # noqa: ARG002 - files are read when asked
         """See `agents.boards.base.Board.sampler`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agents.boards.sources import Sources, add_reading, read_number, read_text
 
-#: A pair of blocks is rejected when a zone comes this near to its trip (docs/results.md, "Time").
+#: A pair of blocks is rejected when a zone comes this near to its trip (docs/telemetry.md).
 MARGIN_C = 3.0
 #: Trips that slow the processor down or end the work; "active" ones only start a fan.
 _TRIP_TYPES = frozenset({"passive", "hot", "critical"})
@@ -33,7 +33,7 @@ class ThermalZones:
             (folder, read_text(folder / "type") or folder.name, _lowest_trip(folder))
             for folder in sources.glob("sys/class/thermal/thermal_zone*")
         ]
-        self._zones = [zone for zone in self._zones if not zone[1].startswith(_PLACEHOLDERS)]
+        self._zones = [zone for zone in self._zones if not is_placeholder(zone[1])]
 
     @property
     def has_trips(self) -> bool:
@@ -55,6 +55,11 @@ class ThermalZones:
             if trip is not None and value is not None and value > trip.at_c - MARGIN_C:
                 reasons.append(f"{name} at {value:.1f} °C, its {trip.kind} trip is {trip.at_c:g} °C")
         return reasons
+
+
+def is_placeholder(zone: str) -> bool:
+    """Whether a zone of that name measures nothing."""
+    return zone.startswith(_PLACEHOLDERS)
 
 
 def _temperature(folder: Path) -> float | None:

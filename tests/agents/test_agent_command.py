@@ -197,14 +197,6 @@ def test_telemetry_on_the_command_line() -> None:
     assert "RAM" in command("telemetry", "--interval", "0.1", "--board", "jetson-orin-nano").stdout
 
 
-def test_telemetry_has_no_parser_for_a_generic_board(tmp_path: Path) -> None:
-    (tmp_path / "recorded.txt").write_text("RAM 1/2MB\n")
-    done = command("telemetry", "--replay", str(tmp_path / "recorded.txt"), "--json")
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "--replay: board generic has no parser" in done.stderr
-
-
 def test_telemetry_stream(agent: AgentProcess) -> None:
     began = time.time()
     samples = list(agent.stub.StreamTelemetry(pb.TelemetryRequest(interval_s=0.1, duration_s=0.5), timeout=20))

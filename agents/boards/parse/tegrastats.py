@@ -39,7 +39,7 @@ _SENSOR_OFF_C = -200.0
 #: A channel of the power monitor that is wired to nothing.
 _NOT_CONNECTED = "NC"
 #: Fields whose cut-off value ("RAM 613/39", "GR3D_FREQ 9") must not pass for a rail or a clock.
-_NO_RAILS = frozenset({"ram", "swap", "iram", "cpu", "gr3d_freq", "emc_freq"})
+_NO_RAILS = frozenset({"ram", "swap", "iram", "gr3d_freq", "emc_freq"})
 
 
 @dataclass(frozen=True)
