@@ -163,7 +163,7 @@ def test_random_networks(
     found = compare(path, arithmetic, feed)
 
     assert found.differing == {}, found.lowered.notices
-    assert found.compared.keys() == found.reference.integers.keys()
+    assert not found.missing
 
 
 @pytest.mark.parametrize(("environment", "arithmetic"), ARITHMETICS)
@@ -172,7 +172,7 @@ def test_a_branched_network(environment: str, arithmetic: str, tmp_path: Path) -
     found = compare(path, arithmetic, {"image": images(16, seed=7)})
 
     assert found.differing == {}
-    assert found.compared.keys() == found.reference.integers.keys()
+    assert not found.missing
     assert found.hardware >= {"stem", "depthwise", "pointwise", "left", "right", "logits"}
     if environment != "gpu":
         software = {layer.op_type for layer in found.lowered.layers if layer.where == "SW"}

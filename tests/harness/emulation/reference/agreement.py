@@ -29,12 +29,14 @@ class Agreement:
     Args:
         compared: integer tensor → number of values.
         differing: integer tensor or output → number of values that differ.
+        missing: integers that the lowered network does not show under their name, those of software layers aside.
         lowered: the network under test.
         reference: what it should compute.
     """
 
     compared: dict[str, int]
     differing: dict[str, int]
+    missing: set[str]
     lowered: Lowered
     reference: Result
 
@@ -106,7 +108,16 @@ def compare(path: Path, arithmetic: str, feed: Mapping[str, Array], lowered: Low
             count = _differences(expected, got)
             if count:
                 differing[name] = count
-    return Agreement({name: reference.integers[name].size for name in inside}, differing, made, reference)
+    in_software = {name for layer in made.layers if layer.where == "SW" for name in layer.members}
+    hidden = set(reference.integers) - set(inside) - _from(path, in_software)
+    return Agreement({name: reference.integers[name].size for name in inside}, differing, hidden, made, reference)
+
+
+def _from(path: Path, nodes: set[str]) -> set[str]:
+    """Integers that the results of these nodes become."""
+    graph = onnx.load(path).graph
+    made = {name for node in graph.node if node.name in nodes for name in node.output}
+    return {node.output[0] for node in graph.node if node.op_type == "QuantizeLinear" and node.input[0] in made}
 
 
 def kernels_differ(path: Path, found: Agreement, feed: Mapping[str, Array], *, precise: bool = False) -> dict[str, int]:
