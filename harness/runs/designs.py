@@ -71,6 +71,11 @@ def error_text(error: ModelError) -> str:
     return f"error of the model {error.mean_percent:.1f} % mean, {error.median_percent:.1f} % median on {rows}"
 
 
+def _caveat(error: ModelError) -> str:
+    """A model's error in a line; where there is none, what it was fitted on, of which `quantrig estimate` says more."""
+    return error_text(error) if error.rows else f"{error_text(error)}; {error.fitted.partition(': ')[0]}"
+
+
 def design_digest(device: Device) -> str:
     """What a design is called where it is programmed: sha256 of its description, as of a bitstream's file."""
     if isinstance(device, DpuConfig):
@@ -98,7 +103,7 @@ def _design(network: Network, target: Target, model: Path) -> DesignRecord:
         name,
         design_digest(device),
         rows,
-        usual + (error_text(found.error) if found.error.rows else f"{error_text(found.error)}; {found.error.fitted}"),
+        usual + _caveat(found.error),
         found.compile_log,
         found.remarks,
     )
