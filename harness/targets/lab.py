@@ -26,6 +26,7 @@ from harness.yamlfile import Document, FileModel, one_of, parse_yaml, read_yaml,
 LAB_FILE = "targets.yaml"
 DpuArch = Literal["B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096"]
 ViaKind = Literal["local", "emulated", "qemu", "address"]
+ServiceKind = Literal["system", "user", "supervisor"]
 _WORDS = ("local", "emulated", "qemu")
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
 
@@ -47,12 +48,40 @@ class Via:
 
 @dataclass(frozen=True, slots=True)
 class Ssh:
-    """A login on the board, to install and start its agent."""
+    """A login on the board, to install and start its agent.
+
+    Args:
+        host: name or number.
+        user: None: this machine's user.
+        key: private key; None: those of the SSH agent and of `~/.ssh`.
+        port: of its SSH server.
+        host_key: fingerprint (`SHA256:…`) that its key must have; None: known_hosts decides.
+        python: interpreter on the board, a name or a path; None: the first of 3.10 or newer.
+        folder: on the board, absolute, where the agent lives; None: the usual one of the login.
+        service: who starts the agent: the system's systemd, the login's own, our supervisor; None: what is there.
+    """
 
     host: str
     user: str | None = None
     key: Path | None = None
     port: int = 22
+    host_key: str | None = None
+    python: str | None = None
+    folder: str | None = None
+    service: ServiceKind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimePackages:
+    """What the agent's environment on the board is made of, beyond the public packages.
+
+    Args:
+        wheel: a runtime that the user brings, in place of the public onnxruntime.
+        system_site_packages: whether the board's own Python packages (TensorRT's bindings) can be imported.
+    """
+
+    wheel: Path | None = None
+    system_site_packages: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +139,7 @@ class Target:
         runtime: name of the agent's runtime; None: the board's default.
         base: folder of the lab file; relative paths in it start there.
         dpu: the processor in its logic.
+        packages: what provisioning installs beside the agent.
     """
 
     name: str
@@ -125,6 +155,7 @@ class Target:
     threads: int | None = None
     runtime: str | None = None
     dpu: Dpu | None = None
+    packages: RuntimePackages = RuntimePackages()
 
     @property
     def timed(self) -> bool:
@@ -161,6 +192,16 @@ class _SshFile(FileModel):
     user: str | None = None
     key: str | None = None
     port: int = Field(default=22, ge=1, le=65_535)
+    host_key: str | None = Field(default=None, pattern=r"^SHA256:[A-Za-z0-9+/]{43}=?$")
+    python: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_./+-]+$")
+    folder: str | None = Field(default=None, pattern=r"^(/[A-Za-z0-9_.+-]+)+$")
+    service: ServiceKind | None = None
+
+
+class _RuntimeFile(FileModel):
+    name: str | None = Field(default=None, min_length=1)
+    wheel: str | None = Field(default=None, pattern=r"\.whl$")
+    system_site_packages: bool = False
 
 
 class _ConsoleFile(FileModel):
@@ -192,7 +233,7 @@ class _DpuFile(FileModel):
     cores: int | None = Field(default=None, ge=1, le=4)
 
 
-def _via_form(value: object) -> str:
+def _form(value: object) -> str:
     return "word" if isinstance(value, str) else "mapping"
 
 
@@ -201,7 +242,7 @@ class _TargetFile(FileModel):
     environment: Environment | None = None
     via: Annotated[
         Annotated[Literal["local", "emulated", "qemu"], Tag("word")] | Annotated[_AddressFile, Tag("mapping")],
-        Discriminator(_via_form),
+        Discriminator(_form),
     ]
     ssh: _SshFile | None = None
     console: _ConsoleFile | None = None
@@ -210,7 +251,13 @@ class _TargetFile(FileModel):
     bitstream: _BitstreamFile | None = None
     dpu: _DpuFile | None = None
     threads: int | None = Field(default=None, ge=1, le=1024)
-    runtime: str | None = Field(default=None, min_length=1)
+    runtime: (
+        Annotated[
+            Annotated[str, Field(min_length=1), Tag("word")] | Annotated[_RuntimeFile, Tag("mapping")],
+            Discriminator(_form),
+        ]
+        | None
+    ) = None
 
     @field_validator("board")
     @classmethod
@@ -291,6 +338,7 @@ def _target(document: Document, name: str, file: _TargetFile, base: Path) -> Tar
         )  # fmt: skip
     via = Via(file.via) if isinstance(file.via, str) else _address(document, name, file.via, base)
     ssh = file.ssh
+    runtime = _RuntimeFile(name=file.runtime) if isinstance(file.runtime, str) else file.runtime or _RuntimeFile()
     kind = find_board(file.board)
     environment = file.environment or (kind.environment if kind is not None else None)
     if environment is None:
@@ -311,7 +359,9 @@ def _target(document: Document, name: str, file: _TargetFile, base: Path) -> Tar
         environment=environment,
         via=via,
         base=base,
-        ssh=None if ssh is None else Ssh(ssh.host, ssh.user, _path(ssh.key, base), ssh.port),
+        ssh=None
+        if ssh is None
+        else Ssh(ssh.host, ssh.user, _path(ssh.key, base), ssh.port, ssh.host_key, ssh.python, ssh.folder, ssh.service),
         console=None
         if file.console is None
         else Console(file.console.url, file.console.baud, file.console.prompt, file.console.boot_timeout_s),
@@ -321,8 +371,9 @@ def _target(document: Document, name: str, file: _TargetFile, base: Path) -> Tar
         if file.bitstream is None
         else Bitstream(file.bitstream.float_network, file.bitstream.int8_network),
         threads=file.threads,
-        runtime=file.runtime,
+        runtime=runtime.name,
         dpu=None if file.dpu is None else Dpu(file.dpu.arch, file.dpu.clock_mhz, file.dpu.cores),
+        packages=RuntimePackages(_path(runtime.wheel, base), runtime.system_site_packages),
     )
 
 
