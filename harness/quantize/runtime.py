@@ -49,11 +49,22 @@ def default_threads() -> int:
 SIGN_CHANGER = "QDQS8ToU8Transformer"
 
 
+#: Folds a Pad into the MaxPool behind it, whose own padding is -inf: zeros before negative values are lost (1.31.1).
+PAD_FOLDER = "Pad_Fusion"
+
+
 def optimizers_that_break(model: ModelProto) -> tuple[str, ...]:
-    """ONNX Runtime optimizers that keep an int8 network from loading."""
+    """ONNX Runtime optimizers that keep a network from loading, or from computing what it says."""
     opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
     quantized = any(node.op_type == "QuantizeLinear" for node in model.graph.node)
-    return (SIGN_CHANGER,) if opset > 20 and quantized else ()
+    padded: set[str] = set()
+    folds = False
+    for node in model.graph.node:
+        behind = bool(node.input) and node.input[0] in padded
+        if node.op_type == "Pad" or (behind and node.op_type in {"QuantizeLinear", "DequantizeLinear"}):
+            padded.add(node.output[0])
+        folds = folds or (behind and node.op_type == "MaxPool")
+    return ((SIGN_CHANGER,) if opset > 20 and quantized else ()) + ((PAD_FOLDER,) if folds else ())
 
 
 def open_session(

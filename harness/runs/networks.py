@@ -10,9 +10,10 @@ from typing import Protocol
 import numpy as np
 
 from harness.data import DataSet
-from harness.data.network_files import network_digest
+from harness.data.network_files import network_digest, read_light
 from harness.job import Job
 from harness.quantize import QuantizedModel, calibrate, describe_own, learnable_memory_bytes, quantize
+from harness.quantize.runtime import optimizers_that_break
 from harness.quantize.writing import as_single_file
 from harness.record import QuantizedRecord
 from harness.runs.samples import Array, feeds
@@ -61,8 +62,13 @@ def network_file(path: Path, folder: Path, disabled_optimizers: Sequence[str] = 
         UserError: it is above the 2 GB of a single file.
     """
     path = as_single_file(path, folder / f"{path.stem}.single.onnx")
+    breaking = optimizers_that_break(read_light(path))
     return NetworkFile(
-        path, digest_of(path), path.stat().st_size, learnable_memory_bytes(path), tuple(disabled_optimizers)
+        path,
+        digest_of(path),
+        path.stat().st_size,
+        learnable_memory_bytes(path),
+        tuple(dict.fromkeys((*disabled_optimizers, *breaking))),
     )
 
 
