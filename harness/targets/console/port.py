@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import termios
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from harness.errors import Refused, Unreachable, UserError
 from harness.targets.console.lock import holders_of_device
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 #: URL handlers of pyserial that are consoles. `spy://` and `alt://` wrap others and load code by name.
 SCHEMES = ("rfc2217", "socket", "loop", "hwgrep")
+_NETWORKED = ("rfc2217", "socket")
 #: How long one read waits for a first byte, s: the time that closing takes at most.
 READ_WAIT_S = 0.1
 #: Read at once at most.
@@ -39,13 +41,15 @@ class Port:
         self._target = target
         self._url = console.url
         self._socket = console.url.lower().startswith("socket://")
-        check_url(target, console.url)
         try:
             self._port: Any = serial.serial_for_url(console.url, do_not_open=True)
             self._port.baudrate = console.baud
             self._port.timeout = READ_WAIT_S
             if "://" not in console.url:
                 self._port.exclusive = True
+            for discard in ("reset_input_buffer", "_reset_input_buffer"):
+                # pyserial throws away what came while it opened: the first words after a reconnection
+                setattr(self._port, discard, _keep)
             self._port.open()
         except ValueError as error:
             raise UserError(f"{target}: console {console.url}: {error}; see docs/console-and-power.md") from error
@@ -76,18 +80,22 @@ class Port:
         """
         try:
             first: bytes = self._port.read(1)
-            if not first:
-                return b""
-            if self._socket:  # `in_waiting` of a socket only says whether, not how much
-                self._port.timeout = 0
-                rest: bytes = self._port.read(CHUNK_BYTES)
-                self._port.timeout = READ_WAIT_S
-            else:
-                waiting = self._port.in_waiting
-                rest = self._port.read(waiting) if waiting else b""
         except termios.error as error:
             raise OSError(*error.args) from error
-        return first + rest
+        return first + self._rest() if first else b""
+
+    def _rest(self) -> bytes:
+        """What else is there; a port that is lost just now says so at the next read, lest the first byte be lost."""
+        try:
+            if not self._socket:
+                return bytes(self._port.read(self._port.in_waiting))
+            self._port.timeout = 0  # `in_waiting` of a socket only says whether, not how much
+            try:
+                return bytes(self._port.read(CHUNK_BYTES))
+            finally:
+                self._port.timeout = READ_WAIT_S
+        except (OSError, termios.error):
+            return b""
 
     def write(self, data: bytes) -> None:
         """Send to the board.
@@ -118,5 +126,19 @@ def check_url(target: str, url: str) -> None:
     if separator and scheme.lower() not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES if name != "loop")
         raise UserError(f"{target}: console {url}: unknown way '{scheme}://'; write a device's path, or one of {known}")
+    if scheme.lower() in _NETWORKED and not _has_port(url):
+        raise UserError(f"{target}: console {url}: no host and port in it; write {scheme}://HOST:PORT")
     if not separator and not url.startswith("/"):
         raise UserError(f"{target}: console {url}: neither a path such as /dev/ttyUSB0 nor a URL")
+
+
+def _keep() -> None:
+    """Instead of discarding input."""
+
+
+def _has_port(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port is not None
+    except ValueError:  # a port that is no number
+        return False

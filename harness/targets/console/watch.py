@@ -18,7 +18,7 @@ from harness.targets.console.events import BootStage, ConsoleEvent, EventKind
 from harness.targets.console.lock import console_lock
 from harness.targets.console.log import TimedLog
 from harness.targets.console.patterns import is_login_prompt, recognize
-from harness.targets.console.port import READ_WAIT_S, Port
+from harness.targets.console.port import READ_WAIT_S, Port, check_url
 from harness.targets.console.text import LineAssembler
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ class ConsoleWatch:
             Unreachable: it cannot be opened.
             UserError: its URL is of no known kind.
         """
+        check_url(self._target, self._console.url)
         with contextlib.ExitStack() as stack:
             stack.enter_context(console_lock(self._target, self._console.url, self._purpose))
             self._port = Port(self._target, self._console)
