@@ -9,6 +9,7 @@ from typing import Protocol
 from agents.boards.base import Telemetry
 from agents.boards.parse import hwmon, nvidia_smi, platformstats, vcgencmd
 from agents.boards.parse.tegrastats import parse_tegrastats
+from agents.boards.parse.xdputil import parse_show_dpu
 from agents.boards.pi_telemetry import telemetry_of as pi_telemetry
 from agents.boards.replay_xilinx import XilinxRecording
 from agents.boards.smi_telemetry import telemetry_of as gpu_telemetry
@@ -147,6 +148,6 @@ def family_of_line(line: str) -> str | None:
         return "nvidia"
     if platformstats.is_heading(line) or platformstats.is_reading(line) or hwmon.parse_line(line) is not None:
         return "xilinx"
-    if line.lstrip().startswith("{") or "xdputil" in line:
+    if line.lstrip().startswith("{") or parse_show_dpu(line) is not None:
         return "xilinx"
     return "jetson" if parse_tegrastats(line) is not None else None

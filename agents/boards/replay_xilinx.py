@@ -36,12 +36,13 @@ class XilinxRecording:
         if _LOG.match(line) or hwmon.is_adapter(line):
             return iter(())
         if platformstats.is_heading(line):
+            self._chip = ""  # what follows is no more of `sensors`, whose lines look alike
             return iter(())
         if parse_show_dpu(line) is not None:
             return iter(())
-        name = platformstats.reading_name(line)
-        if (name is not None and hwmon.parse_line(line) is None) or (name is not None and not self._chip):
-            done = self._told(name or "")
+        name = platformstats.reading_name(line) if not self._chip else None
+        if name is not None:
+            done = self._told(name)
             self._stats.append(line)
             return done
         sensor = hwmon.parse_line(line)
@@ -58,10 +59,8 @@ class XilinxRecording:
         if self._stats or told or self._dpu_told:
             sample = self._sample()
             self._stats, self._dpu_told = [], False
-            self._sensors = [
-                sensor for sensor in self._sensors if sensor.kind in ("name", "chip") or sensor.value is None
-            ]
-            self._sensors = [sensor for sensor in self._sensors if sensor.kind != "chip"]
+            # Names and labels of sysfs are told once and hold on; `sensors` repeats its chips.
+            self._sensors = [sensor for sensor in self._sensors if sensor.value is None and sensor.kind != "chip"]
             self._seen.clear()
             return iter([sample])
         return iter(())

@@ -6,11 +6,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_NUMBER = r"[-+]?\d+(?:\.\d+)?"
+from agents.boards.parse.words import NUMBER
+
 #: "/sys/class/hwmon/hwmon0/power1_input -> 3100000", also ":", "=" or blanks between (grep, cat in a loop).
 _FILE = re.compile(r"\S*?(hwmon\w+)/(name|(?:in|curr|power|temp)\d+_(?:input|label))\s*(?:->|:|=|\s)\s*(.*?)\s*")
 _CHIP = re.compile(r"[\w.]+(?:-[\w.]+)*-(?:i2c|isa|virtual|pci|acpi|mdio|hid|spi)-[\w-]+")
-_SENSOR = re.compile(rf"([^:]+):\s+({_NUMBER})\s*(°?C|mW|W|uW|µW|mV|V|mA|A)(?:\s.*)?")
+_SENSOR = re.compile(rf"([^:]+):\s+({NUMBER})\s*(°?C|mW|W|uW|µW|mV|V|mA|A)(?:\s.*)?")
 #: Units of `sensors` → kind and factor to °C, mW, mV, mA.
 _UNITS = {
     "C": ("temp", 1.0), "°C": ("temp", 1.0), "W": ("power", 1e3), "mW": ("power", 1.0), "uW": ("power", 1e-3),
@@ -104,7 +105,7 @@ def _file(chip: str, name: str, value: str) -> HwmonLine | None:
     kind = channel.rstrip("0123456789")
     if what == "label":
         return HwmonLine(chip, kind, channel, text=value)
-    if not re.fullmatch(_NUMBER, value):
+    if not re.fullmatch(NUMBER, value):
         return None
     return HwmonLine(chip, kind, channel, float(value) * _SYSFS[kind])
 

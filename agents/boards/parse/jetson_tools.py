@@ -11,7 +11,7 @@ _MODEL = re.compile(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>")
 _FAMILY = re.compile(r"SOC family:\s*(\S+)\s+Machine:\s*(.*?)\s*")
 _CORE = re.compile(r"cpu(\d+):\s+(.*)")
 _UNIT = re.compile(r"(GPU|EMC|\w+)\s+(MinFreq=.*)")
-_PAIR = re.compile(r"(\w+)=(-?\d+)(?=\s|$)")
+_PAIR = re.compile(r"(\w+)=(-?\d{1,15})(?=\s|$)")
 _GOVERNOR = re.compile(r"Governor=(\S+)")
 _IDLE = re.compile(r"IdleStates:((?:\s+\w+=\d+)*)")
 _RELEASE = re.compile(r"#?\s*R(\d+)\s*\(release\),\s*REVISION:\s*([\d.]+)")
@@ -94,7 +94,7 @@ def parse_nvpmodel(text: str) -> PowerMode:
     for line in text.splitlines():
         if found := _MODE.fullmatch(line.strip()):
             name, number = found[1], None
-        elif name is not None and number is None and line.strip().isdigit():
+        elif name is not None and number is None and re.fullmatch(r"\s*[0-9]{1,6}\s*", line):
             number = int(line)
     return PowerMode(name, number)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from agents.boards.parse.words import NUMBER
 from agents.boards.sources import number_in
 
 #: Reasons why a GPU's clock is what it is (nvml.h, nvmlClocksEventReason*): bit → name.
@@ -32,7 +32,7 @@ QUERY = (
 )
 REASONS_FIELDS = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
 
-_VALUE = re.compile(r"([-+]?\d+(?:\.\d+)?)\s*(%|W|MHz|MiB|C|mW)?")
+_VALUE = re.compile(rf"({NUMBER})\s*(%|W|MHz|MiB|C|mW)?")
 _UNIT_IN_NAME = re.compile(r"\s*\[[^\]]*\]\s*$")
 
 
@@ -85,7 +85,8 @@ def throttle_reasons(bits: int) -> list[str]:
 
 
 def _cells(line: str) -> list[str]:
-    return next(csv.reader([line], skipinitialspace=True), [])
+    """nvidia-smi quotes nothing: no value has a comma of its own."""
+    return line.split(",")
 
 
 def _number(values: Mapping[str, str], *names: str) -> float | None:
@@ -98,7 +99,7 @@ def _number(values: Mapping[str, str], *names: str) -> float | None:
 def _reasons(values: Mapping[str, str]) -> int | None:
     """The mask, or the single reasons' "Active" and "Not Active"."""
     for name in REASONS_FIELDS:
-        if re.fullmatch(r"0x[0-9a-fA-F]+", values.get(name, "")):
+        if re.fullmatch(r"0x[0-9a-fA-F]{1,16}", values.get(name, "")):
             return int(values[name], 16)
     bits, told = 0, False
     for bit, suffix in _SINGLE.items():

@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_NUMBER = r"[-+]?\d+(?:\.\d+)?"
-_READING = re.compile(rf"\s*(\S.*?)\s*:\s*({_NUMBER})\s*(%|kB|MHz|mW|mA|mV|C)\s*")
+from agents.boards.parse.words import NUMBER
+
+_READING = re.compile(rf"\s*(\S.*?)\s*:\s*({NUMBER})\s*(%|kB|MHz|mW|mA|mV|C)\s*")
 #: Headings of the sections; a core's load and its clock are both called "CPU0".
 _SECTIONS = (
     *("CPU Utilization", "RAM Utilization", "Swap Mem Utilization", "Power Utilization", "AMS CTRL", "PS Sysmon"),

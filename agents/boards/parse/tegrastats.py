@@ -22,16 +22,17 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-_NUMBER = r"[-+]?\d+(?:\.\d+)?"
+from agents.boards.parse.words import NUMBER
+
 _NAME = r"[A-Za-z][\w.-]*"
 #: A bracketed list is one word, with what hangs on it.
 _WORD = re.compile(r"\[[^\]\s]*\]\S*|\S*\[[^\]\s]*\]\S*|\(lfb [^)]*\)|\(cached [^)]*\)|\S+")
-_MEMORY = re.compile(rf"({_NUMBER})/({_NUMBER})([kMG]?B)(?:\(.*)?", re.IGNORECASE)
-_CORES = re.compile(rf"\[([^\]]*)\](?:@({_NUMBER}))?")
-_CORE = re.compile(rf"({_NUMBER})%(?:@({_NUMBER}))?")
-_LOAD = re.compile(rf"(?:({_NUMBER})%)?(?:@(?:({_NUMBER})|\[([^\]]*)\]))?")
-_TEMPERATURE = re.compile(rf"({_NAME})@({_NUMBER}|nan)C(?:/({_NUMBER}|nan)C)*")
-_RAIL = re.compile(rf"({_NUMBER})(mW|W)?(?:/{_NUMBER}(?:mW|W)?)+")
+_MEMORY = re.compile(rf"({NUMBER})/({NUMBER})([kMG]?B)(?:\(.*)?", re.IGNORECASE)
+_CORES = re.compile(rf"\[([^\]]*)\](?:@({NUMBER}))?")
+_CORE = re.compile(rf"({NUMBER})%(?:@({NUMBER}))?")
+_LOAD = re.compile(rf"(?:({NUMBER})%)?(?:@(?:({NUMBER})|\[([^\]]*)\]))?")
+_TEMPERATURE = re.compile(rf"({_NAME})@({NUMBER}|nan)C(?:/({NUMBER}|nan)C)*")
+_RAIL = re.compile(rf"({NUMBER})(mW|W)?(?:/{NUMBER}(?:mW|W)?)+")
 _MEBIBYTES = {"kb": 1 / 1024, "mb": 1.0, "gb": 1024.0, "b": 1 / (1 << 20)}
 
 #: What a switched-off Tegra sensor reads is -256 °C; no board works anywhere near.
@@ -144,7 +145,7 @@ class _Reader:
         elif kind not in _NO_RAILS and (rail := _RAIL.fullmatch(value)):
             if name != _NOT_CONNECTED:
                 self.power[name] = float(rail[1]) * (1000 if rail[2] == "W" else 1)
-        elif kind not in _NO_RAILS and kind.endswith("_freq") and re.fullmatch(_NUMBER, value):
+        elif kind not in _NO_RAILS and kind.endswith("_freq") and re.fullmatch(NUMBER, value):
             self.units[name] = Load(clocks_mhz=(float(value),))
         else:
             return False
@@ -174,7 +175,7 @@ def _cores(inside: str, clock: str | None) -> Iterator[Load]:
 
 def _clocks(text: str) -> Iterator[float]:
     for part in text.split(","):
-        if re.fullmatch(_NUMBER, part.strip()):
+        if re.fullmatch(NUMBER, part.strip()):
             yield float(part)
 
 

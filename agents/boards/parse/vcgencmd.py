@@ -6,12 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_NUMBER = r"[-+]?\d+(?:\.\d+)?"
-_THROTTLED = re.compile(r"throttled=(0x[0-9a-fA-F]+)")
-_TEMPERATURE = re.compile(rf"temp=({_NUMBER})\s*'?C?")
-_FREQUENCY = re.compile(r"frequency\((\d+)\)=(\d+)")
-_VOLTS = re.compile(rf"volt=({_NUMBER})V")
-_ADC = re.compile(rf"\s*(\w+)_([AV])\s+(current|volt)\((\d+)\)=({_NUMBER})([AV])")
+from agents.boards.parse.words import NUMBER
+
+_THROTTLED = re.compile(r"throttled=(0x[0-9a-fA-F]{1,8})")
+_TEMPERATURE = re.compile(rf"temp=({NUMBER})\s*'?C?")
+_FREQUENCY = re.compile(r"frequency\((\d{1,9})\)=(\d{1,15})")
+_VOLTS = re.compile(rf"volt=({NUMBER})V")
+_ADC = re.compile(rf"\s*(\w+)_([AV])\s+(current|volt)\((\d+)\)=({NUMBER})([AV])")
 _REFUSED = re.compile(r"error=(\d+)(?:\s.*)?")
 
 #: Bits of `get_throttled` (documentation of Raspberry Pi, "vcgencmd", get_throttled): now, and once since the boot.
