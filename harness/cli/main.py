@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from harness._version import __version__
-from harness.cli import console, estimate, lab, looking, lowering, networks, power, precision, runs
+from harness.cli import console, estimate, lab, looking, lowering, networks, power, precision, provision, runs
 from harness.errors import ExitCode, QuantrigError
 
 app = typer.Typer(
@@ -50,6 +50,8 @@ app.command("estimate")(estimate.estimate)
 app.command("lower")(lowering.lower)
 lab.targets_app.command("console")(console.console)
 lab.targets_app.command("power")(power.power)
+lab.targets_app.command("provision")(provision.provision)
+lab.targets_app.command("unprovision")(provision.unprovision)
 app.add_typer(lab.targets_app, name="targets")
 app.add_typer(lab.certificates_app, name="certificates")
 

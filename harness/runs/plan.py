@@ -31,6 +31,7 @@ from harness.runs.designs import check_designs
 from harness.runs.networks import calibration_feeds
 from harness.runs.profile import Profile
 from harness.targets.lab import Lab, Target
+from harness.targets.qemu.user_mode import check_ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +111,7 @@ def make_plan(
         raise UserError(message)
     for target in targets:
         if target.via.kind == "qemu":
-            message = f"{target.name}: `via: qemu` is not in this version yet; use `via: emulated` for its arithmetic"
-            raise UserError(message)
+            check_ready(target)
     check_designs(targets)
     identity = run_id or new_run_id(job.name)
     inputs = tuple(network_inputs(job.model))

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from harness.errors import UserError
 from harness.targets.addresses import Address, open_link
 from harness.targets.client import AgentClient
+from harness.targets.qemu.user_mode import guest_python
 from harness.targets.spawn import spawned_agent
 
 if TYPE_CHECKING:
@@ -41,26 +41,31 @@ def connect(target: Target, *, work_dir: Path, stop: threading.Event | None = No
     """A client for `target`, spoken to once (health, description, protocol version) and closed at the end.
 
     Args:
-        target: `local` and `emulated` start an agent here and end it afterwards; `address` reaches one on a board.
+        target: `local`, `emulated` and `qemu` start an agent here and end it afterwards; `address` reaches one on a
+            board.
         work_dir: a started agent's log is kept in `work_dir/<target>/agent.log`.
         stop: when set, waits end and no new call starts.
 
     Raises:
-        UserError: a way to reach a board that this version does not have, or an unsafe address.
+        UserError: an emulated ARM system that is not provisioned, or an unsafe address.
         Unreachable: nothing answers.
         Refused: something answers that is not an agent of this lab, or speaks a newer protocol.
     """
     stop = stop if stop is not None else threading.Event()
     via = target.via
     with contextlib.ExitStack() as stack:
-        if via.kind in ("local", "emulated"):
+        if via.kind in ("local", "emulated", "qemu"):
+            interpreter = stack.enter_context(guest_python(target)) if via.kind == "qemu" else None
+            emulated = via.kind != "local"
             agent, listening = stack.enter_context(
-                spawned_agent(target.name, target.board, emulated=via.kind == "emulated", work_dir=work_dir, stop=stop)
+                spawned_agent(
+                    target.name, target.board, emulated=emulated, work_dir=work_dir, stop=stop, interpreter=interpreter
+                )
             )
             channel = grpc.insecure_channel(listening, CHANNEL_OPTIONS)
             client = AgentClient(target.name, channel, stop=stop, obituary=agent.obituary)
             deadline = time.monotonic() + REACH_TIMEOUT_S
-        elif via.kind == "address":
+        else:
             deadline = time.monotonic() + REACH_TIMEOUT_S
             address = Address.parse(target.name, via.address or "", tls=via.tls)
             credentials = open_link(address, deadline=deadline, stop=stop)
@@ -70,10 +75,6 @@ def connect(target: Target, *, work_dir: Path, stop: threading.Event | None = No
                 else grpc.secure_channel(address.grpc_target, credentials, CHANNEL_OPTIONS)
             )
             client = AgentClient(target.name, channel, stop=stop)
-        else:
-            raise UserError(
-                f"{target.name}: `via: {via.kind}` is not in this version; write `via: emulated` in targets.yaml"
-            )
         stack.enter_context(client)
         client.await_serving(max(0.5, deadline - time.monotonic()))
         client.describe()

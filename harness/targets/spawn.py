@@ -8,6 +8,7 @@ import json
 import os
 import queue
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,8 +16,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -36,6 +38,21 @@ END_TIMEOUT_S = 5.0
 LOG_TAIL_BYTES = 8192
 #: Oldest log is cut away beyond this when an agent starts, bytes.
 LOG_KEPT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A Python that can run an agent.
+
+    Args:
+        command: its first words.
+        environment: all of it.
+        data_limit_bytes: of private memory (RLIMIT_DATA), for the agent and each process it starts; None: no limit.
+    """
+
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    data_limit_bytes: int | None = None
 
 
 class AgentProcess:
@@ -151,7 +168,13 @@ class AgentProcess:
 
 @contextmanager
 def spawned_agent(
-    target: str, board: str, *, emulated: bool, work_dir: Path, stop: threading.Event
+    target: str,
+    board: str,
+    *,
+    emulated: bool,
+    work_dir: Path,
+    stop: threading.Event,
+    interpreter: Interpreter | None = None,
 ) -> Iterator[tuple[AgentProcess, str]]:
     """An agent process and its address, for as long as the block runs.
 
@@ -161,10 +184,12 @@ def spawned_agent(
         emulated: it only stands in for the board.
         work_dir: its log is kept in `work_dir/<target>/agent.log`.
         stop: gives up the wait for its start.
+        interpreter: runs it; None: our own.
 
     Raises:
         Unreachable: it does not start.
     """
+    python = interpreter or Interpreter((sys.executable,), _environment())
     folder = work_dir / safe_name(target)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "agent.log"
@@ -174,16 +199,20 @@ def spawned_agent(
         arguments = ["--listen", "127.0.0.1:0", "--board", board, "--data", str(data)]
         arguments += ["--exit-on-stdin-eof", "--ready-json", *(["--emulated"] if emulated else [])]
         process = subprocess.Popen(
-            [sys.executable, "-m", "agents", "serve", *arguments],
+            [*python.command, "-m", "agents", "serve", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=folder,
-            env=_environment(),
+            env=dict(python.environment),
             start_new_session=True,  # the terminal's Ctrl-C is for the host, which then ends its agents in order
         )
         agent = AgentProcess(target, process, log)
         stack.callback(agent.end)
+        if python.data_limit_bytes is not None:
+            # It may have ended already; the wait for its address says why.
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(process.pid, resource.RLIMIT_DATA, (python.data_limit_bytes,) * 2)
         yield agent, agent.await_address(stop)
 
 
