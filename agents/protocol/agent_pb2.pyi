@@ -168,12 +168,15 @@ class RuntimeDescription(google.protobuf.message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
     PROBLEM_FIELD_NUMBER: builtins.int
+    FORMAT_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"onnxruntime" """
     version: builtins.str
     """"" when it is not installed"""
     problem: builtins.str
     """why it cannot be used; "" when it can"""
+    format: builtins.str
+    """what it executes: "onnx" ("" of an older agent), or "xmodel": with a permit only"""
     @property
     def providers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """execution providers it offers here, best first"""
@@ -185,8 +188,9 @@ class RuntimeDescription(google.protobuf.message.Message):
         version: builtins.str = ...,
         providers: collections.abc.Iterable[builtins.str] | None = ...,
         problem: builtins.str = ...,
+        format: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "problem", b"problem", "providers", b"providers", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["format", b"format", "name", b"name", "problem", b"problem", "providers", b"providers", "version", b"version"]) -> None: ...
 
 Global___RuntimeDescription: typing_extensions.TypeAlias = RuntimeDescription
 
@@ -463,22 +467,52 @@ class PrepareRequest(google.protobuf.message.Message):
     DIGEST_FIELD_NUMBER: builtins.int
     RUNTIME_FIELD_NUMBER: builtins.int
     OPTIONS_FIELD_NUMBER: builtins.int
+    PERMIT_FIELD_NUMBER: builtins.int
     digest: builtins.str
     runtime: builtins.str
     """"" = the board's default"""
     @property
     def options(self) -> Global___SessionOptions: ...
+    @property
+    def permit(self) -> Global___Permit:
+        """for a runtime whose format is "xmodel"; nothing else takes one"""
+
     def __init__(
         self,
         *,
         digest: builtins.str = ...,
         runtime: builtins.str = ...,
         options: Global___SessionOptions | None = ...,
+        permit: Global___Permit | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["digest", b"digest", "options", b"options", "runtime", b"runtime"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["options", b"options", "permit", b"permit"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["digest", b"digest", "options", b"options", "permit", b"permit", "runtime", b"runtime"]) -> None: ...
 
 Global___PrepareRequest: typing_extensions.TypeAlias = PrepareRequest
+
+@typing.final
+class Permit(google.protobuf.message.Message):
+    """The lab's word that this board may load this compiled network once (docs/security.md, rows 15 and 23). The statement
+    is JSON: {"version": 1, "sha256", "board" (machine_id), "nonce" (32 hex digits), "issued_unix_s", "expires_unix_s"}.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STATEMENT_FIELD_NUMBER: builtins.int
+    SIGNATURE_FIELD_NUMBER: builtins.int
+    statement: builtins.bytes
+    """the bytes that were signed; at most 4 KiB"""
+    signature: builtins.bytes
+    """Ed25519 over "quantrig permit 1\\n" and the statement, with the lab's signing key"""
+    def __init__(
+        self,
+        *,
+        statement: builtins.bytes = ...,
+        signature: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["signature", b"signature", "statement", b"statement"]) -> None: ...
+
+Global___Permit: typing_extensions.TypeAlias = Permit
 
 @typing.final
 class SessionOptions(google.protobuf.message.Message):
@@ -547,24 +581,45 @@ class PhaseDone(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     DURATION_MS_FIELD_NUMBER: builtins.int
     NOTE_FIELD_NUMBER: builtins.int
+    UNDER_WAY_FIELD_NUMBER: builtins.int
     name: builtins.str
     """"start", "check", "load", "compile" """
     duration_ms: builtins.float
+    """so far, when it is under way"""
     note: builtins.str
+    under_way: builtins.bool
+    """not done: a compiler's sign of life, every few seconds"""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         duration_ms: builtins.float = ...,
         note: builtins.str = ...,
+        under_way: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["duration_ms", b"duration_ms", "name", b"name", "note", b"note"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["duration_ms", b"duration_ms", "name", b"name", "note", b"note", "under_way", b"under_way"]) -> None: ...
 
 Global___PhaseDone: typing_extensions.TypeAlias = PhaseDone
 
 @typing.final
 class PreparedNetwork(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class SettingsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     NETWORK_ID_FIELD_NUMBER: builtins.int
     ALREADY_LOADED_FIELD_NUMBER: builtins.int
@@ -578,6 +633,8 @@ class PreparedNetwork(google.protobuf.message.Message):
     RUNTIME_VERSION_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: builtins.int
+    ASSIGNED_FIELD_NUMBER: builtins.int
+    SETTINGS_FIELD_NUMBER: builtins.int
     network_id: builtins.str
     already_loaded: builtins.bool
     """same digest and options were resident: programming skipped"""
@@ -601,6 +658,14 @@ class PreparedNetwork(google.protobuf.message.Message):
     def providers(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """those that the session really uses"""
 
+    @property
+    def assigned(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___ProviderNodes]:
+        """who runs which nodes; empty where the runtime cannot tell"""
+
+    @property
+    def settings(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """what the session was given, by the runtime's own names; no paths"""
+
     def __init__(
         self,
         *,
@@ -616,12 +681,61 @@ class PreparedNetwork(google.protobuf.message.Message):
         runtime_version: builtins.str = ...,
         providers: collections.abc.Iterable[builtins.str] | None = ...,
         resident_bytes: builtins.int = ...,
+        assigned: collections.abc.Iterable[Global___ProviderNodes] | None = ...,
+        settings: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_compile_ms", b"_compile_ms", "compile_ms", b"compile_ms"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_compile_ms", b"_compile_ms", "already_loaded", b"already_loaded", "check_ms", b"check_ms", "compile_ms", b"compile_ms", "inputs", b"inputs", "load_ms", b"load_ms", "network_id", b"network_id", "outputs", b"outputs", "providers", b"providers", "resident_bytes", b"resident_bytes", "runtime", b"runtime", "runtime_version", b"runtime_version", "start_ms", b"start_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_compile_ms", b"_compile_ms", "already_loaded", b"already_loaded", "assigned", b"assigned", "check_ms", b"check_ms", "compile_ms", b"compile_ms", "inputs", b"inputs", "load_ms", b"load_ms", "network_id", b"network_id", "outputs", b"outputs", "providers", b"providers", "resident_bytes", b"resident_bytes", "runtime", b"runtime", "runtime_version", b"runtime_version", "settings", b"settings", "start_ms", b"start_ms"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_compile_ms", b"_compile_ms"]) -> typing.Literal["compile_ms"] | None: ...
 
 Global___PreparedNetwork: typing_extensions.TypeAlias = PreparedNetwork
+
+@typing.final
+class ProviderNodes(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class OperatorsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.int
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.int = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
+    PROVIDER_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    OPERATORS_FIELD_NUMBER: builtins.int
+    NODES_FIELD_NUMBER: builtins.int
+    provider: builtins.str
+    count: builtins.int
+    """of nodes"""
+    @property
+    def operators(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
+        """nodes by operator"""
+
+    @property
+    def nodes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """their names, where they have one; the first 4096"""
+
+    def __init__(
+        self,
+        *,
+        provider: builtins.str = ...,
+        count: builtins.int = ...,
+        operators: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        nodes: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "nodes", b"nodes", "operators", b"operators", "provider", b"provider"]) -> None: ...
+
+Global___ProviderNodes: typing_extensions.TypeAlias = ProviderNodes
 
 @typing.final
 class TensorSpec(google.protobuf.message.Message):
