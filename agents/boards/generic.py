@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 
 from agents.boards.base import Identity, Telemetry
+from agents.boards.clock_limits import ClockLimits
 from agents.boards.energy import PLATFORM, EnergyCounters
 from agents.boards.hwmon import HwmonSensors
 from agents.boards.pressure import Pressure
@@ -107,6 +108,7 @@ class LinuxSampler:
         self._hwmon = HwmonSensors(self._sources)
         self._energy = EnergyCounters(self._sources)
         self._pressure = Pressure(self._sources)
+        self._limits = ClockLimits(self._sources)
         self._clocks = list(self._sources.glob("sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq"))
         self._throttle_counters = list(self._sources.glob(_THROTTLE_COUNTERS))
         self._times = self._cpu_times()
@@ -158,9 +160,9 @@ class LinuxSampler:
         """Why the processor is slowed down, or about to be; None where nothing here would tell."""
         before, self._throttle_count = self._throttle_count, self._throttles()
         counted = before is not None and self._throttle_count is not None
-        if not counted and not self._zones.has_trips:
+        reasons = [*self._zones.near_trips(), *self._limits.reasons()]
+        if not counted and not self._zones.has_trips and not reasons:
             return None
-        reasons = self._zones.near_trips()
         if before is not None and self._throttle_count is not None and self._throttle_count > before:
             reasons.append("a core was slowed down for its heat since the last sample")
         return reasons

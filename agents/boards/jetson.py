@@ -87,7 +87,7 @@ class JetsonSampler(LinuxSampler):
         super().__init__(sources)
         self._gpu = TegraGpu(sources)
         self._over_current = OverCurrent(sources)
-        self._limits = PowerLimits(sources, self._gpu)
+        self._power_limits = PowerLimits(sources, self._gpu)
         self._rails = TegraRails(sources)
         self._line: TegrastatsLine | None = None
         self._line_at_s = 0.0
@@ -130,7 +130,7 @@ class JetsonSampler(LinuxSampler):
     def throttle_reasons(self) -> list[str] | None:
         """The kernel's reasons, over-current events, and changes of the power mode or the GPU's clock range."""
         linux, events = super().throttle_reasons(), self._over_current.reasons()
-        limits = self._limits.reasons()
+        limits = self._power_limits.reasons()
         if linux is None and events is None and not limits:
             return None
         return [*(linux or []), *(events or []), *limits]

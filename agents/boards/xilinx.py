@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ from agents.boards.generic import GenericLinux, LinuxSampler
 from agents.boards.hwmon import IioTemperatures
 from agents.boards.parse.platformstats import TOTAL, parse_platformstats
 from agents.boards.parse.xdputil import DpuQuery, parse_show_dpu, parse_xdputil
+from agents.boards.parse.xmutil import active_applications
 from agents.boards.replay_xilinx import som_total
 from agents.boards.sources import Sources, read_text
 
@@ -18,8 +18,6 @@ from agents.boards.sources import Sources, read_text
 _QUERY_TIMEOUT_S = 15.0
 _TOOL_TIMEOUT_S = 5.0
 _OVERLAYS = "sys/kernel/config/device-tree/overlays/*"
-#: A row of `xmutil listapps` whose last column names a slot: that application is loaded.
-_ACTIVE = re.compile(r"^\s*(\S+)\s+\S+\s+(?:\S+\s+)*?\(\d+\+\d+\)\s+(\d+),", re.MULTILINE)
 
 
 class Xilinx(GenericLinux):
@@ -40,8 +38,8 @@ class Xilinx(GenericLinux):
             found["fpga_manager"] = read_text(folder / "name")
             found["fpga_state"] = read_text(folder / "state")
             break
-        if applications := _ACTIVE.findall(self._sources.run(["xmutil", "listapps"], _TOOL_TIMEOUT_S) or ""):
-            found["application"] = ", ".join(name for name, _ in applications)
+        listed = self._sources.run(["xmutil", "listapps"], _TOOL_TIMEOUT_S) or ""
+        found["application"] = ", ".join(active_applications(listed))
         return {name: text for name, text in (found | _dpu_details(self._dpu())).items() if text}
 
     def _dpu(self) -> DpuQuery | None:
