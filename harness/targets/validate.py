@@ -113,6 +113,7 @@ class Checker:
         """A board's description."""
         self.count(d.runtimes, "runtimes", 64)
         self.count(d.loaded, "loaded networks", 256)
+        self.count(d.details, "details")
         if d.machine_id:
             self.digest(d.machine_id, "machine id")
         return BoardInfo(
@@ -163,6 +164,7 @@ class Checker:
                 batch_timeout_s=self.number(d.policy.batch_timeout_s, "batch_timeout_s"),
                 max_loaded_networks=d.policy.max_loaded_networks,
             ),
+            details={clean_text(name, 64): clean_text(value) for name, value in d.details.items()},
         )
 
     def tensor_info(self, spec: pb.TensorSpec) -> TensorInfo:
@@ -269,6 +271,7 @@ class Checker:
         self.count(sample.cpu, "CPU cores", 65_536)
         self.count(sample.temperature_c, "temperatures")
         self.count(sample.power_mw, "power rails")
+        self.count(sample.clocks_mhz, "clocks")
 
         def known(field: str, low: float, high: float) -> float | None:
             value = getattr(sample, field)
@@ -288,6 +291,8 @@ class Checker:
             total_power_rail=clean_text(sample.total_power_rail, 64) if sample.HasField("total_power_rail") else None,
             throttled=sample.throttled if sample.HasField("throttled") else None,
             clock_mhz=known("clock_mhz", 0, 1e5),
+            throttled_by=self.texts(sample.throttled_by, "reasons of throttling"),
+            clocks_mhz=_plausible_map(sample.clocks_mhz.items(), 0, 1e5),
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class BoardInfo:
     runtimes: tuple[RuntimeInfo, ...]
     loaded: tuple[LoadedInfo, ...]
     policy: PolicyInfo
+    details: Mapping[str, str] = field(default_factory=dict)  # what the family adds (docs/telemetry.md)
 
     def as_json(self) -> dict[str, object]:
         """The same as plain JSON values, for run.json."""
@@ -187,3 +188,5 @@ class TelemetrySample:
     total_power_rail: str | None
     throttled: bool | None
     clock_mhz: float | None
+    throttled_by: tuple[str, ...] = ()  # one reason each while `throttled`
+    clocks_mhz: Mapping[str, float] = field(default_factory=dict)

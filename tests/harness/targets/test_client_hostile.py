@@ -313,6 +313,7 @@ def test_row_27_text_is_cut_and_stripped_of_control_characters(agent: Agent, cli
         {"loaded": [pb.LoadedNetwork(network_id="A B")]},
         {"policy": pb.Policy(batch_timeout_s=math.inf)},
         {"policy": pb.Policy(prepare_timeout_s=math.nan)},
+        {"details": {f"name{number}": "" for number in range(100_000)}},
     ],
     ids=lambda changes: str(changes)[:40],
 )
@@ -320,6 +321,14 @@ def test_row_27_impossible_description(agent: Agent, client: AgentClient, change
     agent.description.MergeFrom(pb.BoardDescription(**changes))
     with pytest.raises(BadResult):
         client.describe()
+
+
+def test_row_27_details_are_one_clean_line_each(agent: Agent, client: AgentClient) -> None:
+    agent.description.details.update({"jet\x1bpack": "6.2\n\x1b[31mroot", "power_mode": "x" * 100_000})
+    details = client.describe().details
+    assert len(details) == 2
+    assert all(text.isprintable() for pair in details.items() for text in pair)
+    assert len(details["power_mode"]) < 10_000
 
 
 def test_row_27_impossible_sensor_values_are_unknown(agent: Agent, client: AgentClient) -> None:
@@ -332,6 +341,8 @@ def test_row_27_impossible_sensor_values_are_unknown(agent: Agent, client: Agent
             cpu=[pb.CpuLoad(percent=50), pb.CpuLoad(), pb.CpuLoad(percent=1e9)],
             temperature_c={"cpu": 41.5, "off": -256.0, "bad": math.nan},
             power_mw={"in\x00put": 5000.0, "x": -math.inf},
+            throttled_by=["under\x1b[2Jvoltage"],
+            clocks_mhz={"gpu": 612.0, "emc": math.inf, "cpu": -1.0},
         )
     ]
     (sample,) = client.telemetry(0.1, 0.1)
@@ -339,6 +350,8 @@ def test_row_27_impossible_sensor_values_are_unknown(agent: Agent, client: Agent
     assert sample.cpu_percent == (50.0, None, None)
     assert sample.temperature_c == {"cpu": 41.5}
     assert sample.power_mw == {"in put": 5000.0}
+    assert "\x1b" not in sample.throttled_by[0]
+    assert sample.clocks_mhz == {"gpu": 612.0}
 
 
 @pytest.mark.parametrize("samples", [[pb.TelemetrySample(unix_s=math.nan)], [pb.TelemetrySample(unix_s=1)] * 500])
