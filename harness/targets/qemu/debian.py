@@ -63,7 +63,9 @@ class Package:
         return f"{name}_{version.replace(':', '%3a')}_{architecture}.deb"
 
 
-def fetch_packages(target: str, home: Path, sources: Path | None, progress: Progress) -> list[tuple[Package, Path]]:
+def fetch_packages(
+    target: str, home: Path, sources: Path | None, progress: Progress, packages: Sequence[str] = PACKAGES
+) -> list[tuple[Package, Path]]:
     """Download what a tree needs; what is there already is not fetched again, and half an archive is completed.
 
     Args:
@@ -71,6 +73,7 @@ def fetch_packages(target: str, home: Path, sources: Path | None, progress: Prog
         home: apt's folders are made here and kept.
         sources: a sources.list to use instead of the machine's.
         progress: phase, done, total.
+        packages: wanted; what they depend on follows.
 
     Returns:
         Each package with its archive.
@@ -83,11 +86,11 @@ def fetch_packages(target: str, home: Path, sources: Path | None, progress: Prog
             raise UserError(f"{target}: {tool} is not here: trees are made on Debian and Ubuntu; write `via: emulated`")
     configuration = _configure(home, sources if sources is not None else ports_of_ubuntu(home))
     _apt(target, configuration, ["update"], lambda done, total: progress("package lists", done, total))
-    plan = _planned(target, configuration)
+    plan = _planned(target, configuration, packages)
     _apt(
         target,
         configuration,
-        ["-y", "--download-only", "install", *PACKAGES],
+        ["-y", "--download-only", "install", *packages],
         lambda done, total: progress("Debian packages", done, total),
     )
     taken = []
@@ -154,10 +157,10 @@ def _configure(home: Path, sources: Path | None) -> Path:
     return path
 
 
-def _planned(target: str, configuration: Path) -> list[tuple[str, str, str]]:
+def _planned(target: str, configuration: Path, packages: Sequence[str]) -> list[tuple[str, str, str]]:
     """Name, version and architecture of all that would be installed."""
     done = subprocess.run(
-        ["apt-get", "-c", configuration, "-s", "install", *PACKAGES],
+        ["apt-get", "-c", configuration, "-s", "install", *packages],
         capture_output=True, text=True, check=False, env=_environment(),
     )  # fmt: skip
     plan = re.findall(r"^Inst (\S+?)(?::\w+)? \((\S+) .*?\[(\w+)\]\)", done.stdout, re.MULTILINE)
