@@ -90,6 +90,12 @@ class Throttled(BoardError):
     status = "throttled"
 
 
+class Quarantined(BoardError):
+    """The board failed beyond recovery earlier and waits for somebody to look at it."""
+
+    status = "quarantined"
+
+
 class BadResult(BoardError):
     """The board returned values that cannot be: NaN outputs, negative latencies, wrong shapes."""
 

@@ -174,6 +174,25 @@ class Programming:
 
 
 @dataclass(frozen=True, slots=True)
+class RecoveryStep:
+    """One rung of the ladder that brings a lost board back.
+
+    Args:
+        name: reconnect, restart agent, reboot, power cycle, watch console, quarantine.
+        began_unix_s: when it began.
+        seconds: how long it took.
+        outcome: "done", "failed", "timed out" or "skipped".
+        detail: what came of it, or why it was skipped; one line.
+    """
+
+    name: str
+    began_unix_s: float
+    seconds: float
+    outcome: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class TargetRecord:
     """One target's part of a run.
 
@@ -187,6 +206,7 @@ class TargetRecord:
         lowered: what a stand-in ran as the quantized network; None where the int8 network itself ran.
         designs: what is known of an FPGA without the board; empty for other targets.
         programming: of those designs.
+        recovery: what was tried when the board was lost in the middle of the run.
     """
 
     name: str
@@ -206,6 +226,7 @@ class TargetRecord:
     lowered: LoweredRecord | None = None
     designs: tuple[DesignRecord, ...] = ()
     programming: tuple[Programming, ...] = ()
+    recovery: tuple[RecoveryStep, ...] = ()
 
     def failed(self, status: str, error: str) -> TargetRecord:
         """The same target, ended by an error."""
