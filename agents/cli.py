@@ -151,6 +151,9 @@ def _replay(options: argparse.Namespace) -> int:
             for sample in replay(file, family_of(options.board), complain):
                 _write(sample.to_json() if options.json else sample.to_text())
                 count += 1
+    except BrokenPipeError:  # whoever read our samples has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         return _complain(f"--replay {options.replay}: {error.strerror or error}: name a file of recorded output")
     if not count:

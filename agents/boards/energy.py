@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +25,14 @@ class EnergyCounters:
 
     A counter starts again at 0 beyond `max_energy_range_uj`; of readings further apart than one round of it, which is
     about a minute at full load, the rounds in between are lost.
+
+    Args:
+        sources: of the machine.
+        clock: seconds of any beginning.
     """
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._counters = _counters(sources)
         self._before = self._read()
 
@@ -51,7 +57,7 @@ class EnergyCounters:
         for counter in self._counters:
             energy_uj = read_number(counter.path)
             if energy_uj is not None:
-                found[counter.name] = (time.monotonic(), energy_uj)
+                found[counter.name] = (self._clock(), energy_uj)
         return found
 
 

@@ -26,7 +26,7 @@ from agents.boards.parse.words import NUMBER
 
 _NAME = r"[A-Za-z][\w.-]*"
 #: A bracketed list is one word, with what hangs on it.
-_WORD = re.compile(r"\[[^\]\s]*\]\S*|\S*\[[^\]\s]*\]\S*|\(lfb [^)]*\)|\(cached [^)]*\)|\S+")
+_WORD = re.compile(r"[^\s\[]*\[[^\]\s]*(?:, +[^\]\s]*)*\]\S*|\(lfb [^)]*\)|\(cached [^)]*\)|\S+")
 _MEMORY = re.compile(rf"({NUMBER})/({NUMBER})([kMG]?B)(?:\(.*)?", re.IGNORECASE)
 _CORES = re.compile(rf"\[([^\]]*)\](?:@({NUMBER}))?")
 _CORE = re.compile(rf"({NUMBER})%(?:@({NUMBER}))?")

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 
 from agents.boards.parse.words import NUMBER
 
-_THROTTLED = re.compile(r"throttled=(0x[0-9a-fA-F]{1,8})")
-_TEMPERATURE = re.compile(rf"temp=({NUMBER})\s*'?C?")
-_FREQUENCY = re.compile(r"frequency\((\d{1,9})\)=(\d{1,15})")
-_VOLTS = re.compile(rf"volt=({NUMBER})V")
+#: One answer, with the name that the documentation's loops print before it: "arm:  frequency(48)=600117184".
+_ANSWER = re.compile(
+    r"(?:(?P<label>[A-Za-z]\w*):\s*)?(?<![\w.])(?:throttled=(?P<throttled>0x[0-9a-fA-F]{1,8})"
+    rf"|temp=(?P<temp>{NUMBER})"
+    r"|frequency\((?P<clock>\d{1,9})\)=(?P<hertz>\d{1,15})"
+    rf"|volt=(?P<volt>{NUMBER})V)(?![\w.])"
+)
 _ADC = re.compile(rf"\s*(\w+)_([AV])\s+(current|volt)\((\d+)\)=({NUMBER})([AV])")
 _REFUSED = re.compile(r"error=(\d+)(?:\s.*)?")
 
@@ -89,21 +92,15 @@ class Reading:
 
 def parse_line(line: str) -> Reading | None:
     """One line of an answer; None when the firmware says nothing of the kind."""
-    text = line.strip()
-    if found := _THROTTLED.fullmatch(text):
-        return Reading(throttled_bits=int(found[1], 16))
-    if found := _TEMPERATURE.fullmatch(text):
-        return Reading(temperature_c=float(found[1]))
-    if found := _FREQUENCY.fullmatch(text):
-        name = CLOCKS.get(int(found[1]), f"clock {found[1]}")
-        return Reading(clocks_mhz={name: int(found[2]) / 1e6})
-    if found := _VOLTS.fullmatch(text):
-        return Reading(volts={"measured": float(found[1])})
     if found := _ADC.fullmatch(line.rstrip()):
         return _channel(found)
-    if _REFUSED.fullmatch(text):
+    if _REFUSED.fullmatch(line.strip()):
         return Reading(refused=True)
-    return None
+    whole = None
+    for answer in _ANSWER.finditer(line):
+        reading = _single(answer)
+        whole = reading if whole is None else whole.merged(reading)
+    return whole
 
 
 def parse_answer(text: str) -> Reading:
@@ -113,6 +110,19 @@ def parse_answer(text: str) -> Reading:
         if (reading := parse_line(line)) is not None:
             whole = whole.merged(reading)
     return whole
+
+
+def _single(found: re.Match[str]) -> Reading:
+    """One answer; its label names a clock or a voltage where there is one."""
+    label, bits, hertz = found["label"], found["throttled"], found["hertz"]
+    if bits is not None:
+        return Reading(throttled_bits=int(bits, 16))
+    if found["temp"] is not None:
+        return Reading(temperature_c=float(found["temp"]))
+    if hertz is not None:
+        number = int(found["clock"])
+        return Reading(clocks_mhz={label or CLOCKS.get(number, f"clock {number}"): int(hertz) / 1e6})
+    return Reading(volts={label or "measured": float(found["volt"])})
 
 
 def _channel(found: re.Match[str]) -> Reading | None:

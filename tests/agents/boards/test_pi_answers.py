@@ -49,6 +49,14 @@ def test_one_line_of_each_command() -> None:
     assert parse_line('error=1 error_msg="Command not registered"') == Reading(refused=True)
 
 
+def test_several_answers_on_a_line_and_the_documentations_loops() -> None:
+    assert parse_line("throttled=0x4 temp=71.3'C frequency(48)=600000000") == Reading(
+        throttled_bits=4, temperature_c=71.3, clocks_mhz={"arm": 600}
+    )
+    assert parse_line("v3d:\tfrequency(46)=500000992") == Reading(clocks_mhz={"v3d": 500.000992})
+    assert parse_line("sdram_c:\tvolt=1.1000V") == Reading(volts={"sdram_c": 1.1})
+
+
 @pytest.mark.parametrize(
     "line", ["", "throttled=", "throttled=5", "temp=hot", "VDD_CORE_A volt(7)=1.4V", "VDD_CORE_V current(7)=1A", "x"]
 )

@@ -69,6 +69,17 @@ def test_the_whole_recording_without_naming_a_board(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 27
 
 
+def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
+    file = tmp_path / "long.txt"
+    file.write_text(f"{ORIN_NANO}\n" * 20_000)
+    done = subprocess.run(
+        f"'{sys.executable}' -m agents telemetry --json --replay '{file}' | head -n 1",
+        shell=True, capture_output=True, check=True, text=True, timeout=30, cwd=ROOT,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["ram_used_mb"] == 2390
+    assert done.stderr == ""
+
+
 def test_for_people() -> None:
     (sample,) = replay([ORIN_NANO], "jetson", lambda *_: None)
     assert sample.to_text() == (

@@ -159,6 +159,13 @@ def test_a_cut_field_is_not_taken_for_another(cut: str) -> None:
     assert line.power_mw == {}
 
 
+def test_blanks_between_the_cores_do_not_matter() -> None:
+    line = parsed("CPU [6%@729, off, 4%@883] GR3D_FREQ 5%@[305, 612]")
+    assert [core.percent for core in line.cpu] == [6, None, 4]
+    assert line.gpu is not None
+    assert line.gpu.clocks_mhz == (305, 612)
+
+
 def test_totals_are_claimed_only_where_they_are_documented() -> None:
     assert total_power({"VDD_IN": 5.0, "VDD_SOC": 2.0}) == (5.0, "VDD_IN")
     assert total_power({"VDD_GPU": 1.0, "VDD_CPU_SOC_MSS": 2.0, "VIN_SYS_5V0": 3.0}) == (None, None)
