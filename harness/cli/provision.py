@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from harness.targets.lab import Target
 
 Name = Annotated[str, typer.Argument(help="Name of the target in targets.yaml.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Over SSH: say every step, change nothing on the board.")]
 
 
 def provision(
@@ -25,18 +26,33 @@ def provision(
         typer.Option("--apt-sources", metavar="FILE", help="via qemu: a sources.list with arm64. Default: apt's own."),
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Although nothing changed, take everything anew.")] = False,
+    ca: Annotated[
+        Path | None,
+        typer.Option("--ca", metavar="DIR", help="Over SSH: the lab's authority. Default: lab-ca by the lab file."),
+    ] = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> int:
     """Bring a target everything it needs; a second time nothing is done twice."""
     target = _target(name, lab)
+    if target.via.kind == "address" and target.ssh is not None:
+        return _provision_ssh(target, ca, fresh=fresh, dry_run=dry_run, as_json=as_json)
+    if dry_run:
+        raise UserError(
+            f"{name}: --dry-run is for boards over SSH; on this machine only the user's cache is written to"
+        )
     if target.via.kind == "qemu":
         return _provision_qemu(target, apt_sources, fresh=fresh, as_json=as_json)
     raise _nothing_to_do(target)
 
 
-def unprovision(name: Name, lab: Lab = None, as_json: Json = False) -> int:
+def unprovision(name: Name, lab: Lab = None, dry_run: DryRun = False, as_json: Json = False) -> int:
     """Remove what `provision` made for a target, and nothing else."""
     target = _target(name, lab)
+    if target.via.kind == "address" and target.ssh is not None:
+        return _unprovision_ssh(target, dry_run=dry_run, as_json=as_json)
+    if dry_run:
+        raise UserError(f"{name}: --dry-run is for boards over SSH")
     if target.via.kind == "qemu":
         from harness.targets.qemu.provision import unprovision as remove
 
@@ -83,3 +99,60 @@ def _provision_qemu(target: Target, apt_sources: Path | None, *, fresh: bool, as
         how = f"made in {known.built_s:.0f} s" if made else "there already"
         typer.echo(f"{target.name}: {what}, {how}; next: quantrig targets check --targets {target.name}")
     return ExitCode.GOOD
+
+
+def _provision_ssh(target: Target, ca: Path | None, *, fresh: bool, dry_run: bool, as_json: bool) -> int:
+    from harness.cli.display import watching
+    from harness.targets.ssh.provision import Wishes, provision
+
+    wishes = Wishes(dry_run=dry_run, refresh=fresh, ca=ca, may_ask=not as_json)
+    with watching(as_json) as observer:
+        done = provision(
+            target,
+            wishes,
+            log=_log(target.name),
+            tell=lambda text: observer.message(target.name, text),
+            progress=lambda file, total, sent: observer.progress(target.name, f"sending {file}", sent, total),
+        )
+        observer.finished(target.name, "would change" if dry_run and done.changed else "ready")
+    if as_json:
+        typer.echo(json.dumps(done.as_json(), indent=2))
+        return ExitCode.GOOD
+    if dry_run and done.changed:
+        typer.echo(f"{target.name}: {done.board}, {done.folder}; would, one after the other:")
+        for number, step in enumerate(done.steps, 1):
+            typer.echo(f"{number:3}. {step}")
+    elif done.changed:
+        typer.echo(f"{target.name}: {done.release} serves; next: quantrig targets check --targets {target.name}")
+    else:
+        typer.echo(f"{target.name}: nothing new; {done.release} serves")
+    for notice in done.notices:
+        typer.echo(f"note: {notice}")
+    return ExitCode.GOOD
+
+
+def _unprovision_ssh(target: Target, *, dry_run: bool, as_json: bool) -> int:
+    from harness.cli.display import watching
+    from harness.targets.ssh.unprovision import unprovision as remove
+
+    with watching(as_json) as observer:
+        gone = remove(
+            target,
+            dry_run=dry_run,
+            may_ask=not as_json,
+            log=_log(target.name),
+            tell=lambda text: observer.message(target.name, text),
+        )
+    if as_json:
+        typer.echo(json.dumps(gone.as_json(), indent=2))
+    elif gone.removed:
+        typer.echo(f"{target.name}: {'would remove' if dry_run else 'removed'} {', '.join(gone.removed)}")
+    else:
+        typer.echo(f"{target.name}: there was nothing to remove")
+    return ExitCode.GOOD
+
+
+def _log(name: str) -> Path:
+    from harness.targets.state import file_name, state_folder
+
+    return state_folder("provision") / f"{file_name(name)}.log"
