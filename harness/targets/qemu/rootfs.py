@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+import shutil
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -77,15 +79,17 @@ def place_agent(tree: Tree) -> Path:
         digest.update(f"{name} {len(content)}\n".encode() + content)
     place = tree.path / "agents" / digest.hexdigest()[:16]
     if not place.is_dir():
-        partial = place.with_name(f"{place.name}.{os.getpid()}")
+        place.parent.mkdir(exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix="partial-", dir=place.parent))
         for name, content in files.items():
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             (partial / name).write_bytes(content)
         try:
             partial.rename(place)
-        except OSError:  # another run was faster
+        except OSError:  # somebody else was faster
             if not place.is_dir():
                 raise
+            shutil.rmtree(partial)
     return place
 
 
@@ -97,16 +101,17 @@ def _modules(package: Path) -> list[Path]:
 
 
 def _link(path: Path, to: Path) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=path.parent)) / path.name
     partial.symlink_to(to)
     partial.replace(path)
+    partial.parent.rmdir()
 
 
 def _write(path: Path, text: str, mode: int = 0o644) -> None:
     """Write a file that others may be reading, unless it is so already."""
     if path.is_file() and path.read_text() == text:
         return
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    partial.chmod(mode)
-    partial.replace(path)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        file.write(text)
+    Path(file.name).chmod(mode)
+    Path(file.name).replace(path)
