@@ -18,6 +18,7 @@ from harness.record import (
     BlockRecord,
     DesignRecord,
     Loading,
+    RecoveryStep,
     Shipment,
     TargetRecord,
     TelemetryRecord,
@@ -31,6 +32,7 @@ from harness.runs.observer import Observer
 from harness.runs.outputs import OutputStore
 from harness.runs.plan import Plan
 from harness.runs.programming import outcome_of, program
+from harness.runs.rescue import Rescue, watched_console
 from harness.runs.samples import Array, SampleReader
 from harness.runs.standin import StandIns
 from harness.runs.timing import Timing
@@ -38,6 +40,7 @@ from harness.store import Store
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
 from harness.targets.lab import Target
+from harness.targets.quarantine import must_be_free
 from harness.targets.values import BoardInfo, PreparedNetwork, SessionChoice, TelemetrySample
 
 ARMS = (Network.FLOAT, Network.QUANTIZED)
@@ -77,7 +80,8 @@ class TargetTask:
                 self.stop,
                 lambda: self._say("waiting: another run uses this board"),
             ):
-                self._run()
+                must_be_free(self.target)
+                self._run_and_rescue()
             self._save(status="done", error=None)
         except BoardError as error:
             if self.stop.is_set():
@@ -97,6 +101,24 @@ class TargetTask:
         client = self.client
         if client is not None:
             client.cancel()
+
+    def _run_and_rescue(self) -> None:
+        """Do the target's part; where its board is lost on the way and can be brought back, go on from there."""
+        logs = self.plan.out / "logs"
+        with watched_console(self.target, logs, self.plan.run_id, self._say) as console:
+            rescue = Rescue(self.target, logs, console, self.stop, self._say, self._keep_step)
+            while True:
+                try:
+                    self._run()
+                    break
+                except BoardError as error:
+                    rescue.after(error, reached=self.client is not None)
+                finally:
+                    if notes := rescue.notes():
+                        self._save(notes=tuple(dict.fromkeys((*self.record.notes, *notes))))
+
+    def _keep_step(self, step: RecoveryStep) -> None:
+        self._save(recovery=(*self.record.recovery, step))
 
     # -- the phases ---------------------------------------------------------------------------------------------------
 

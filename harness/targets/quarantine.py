@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import Quarantined
 from harness.targets.console.log import stamp
-from harness.targets.state import file_name, state_folder
+from harness.targets.state import file_name, state_path
 
 if TYPE_CHECKING:
     from harness.targets.lab import Target
@@ -49,6 +49,7 @@ def quarantine(target: Target, reason: str) -> Quarantine:
     path = _path(target)
     made = Quarantine(target.name, stamp(time.time()), " ".join(reason.split())[:1000])
     text = json.dumps({"target": made.target, "since": made.since, "reason": made.reason}) + "\n"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)  # a reader sees a whole note or none
@@ -91,4 +92,4 @@ def _path(target: Target) -> Path:
     board = f"address {target.via.address}" if target.via.kind == "address" else f"{target.base} {target.name}"
     mark = hashlib.sha256(board.encode()).hexdigest()[:12]
     label = "" if target.via.kind == "address" else f"{file_name(target.name)}-"
-    return state_folder("quarantine") / f"{label}{mark}.json"
+    return state_path("quarantine", f"{label}{mark}.json")

@@ -8,9 +8,14 @@ from pathlib import Path
 from platformdirs import user_state_path
 
 
+def state_path(*parts: str) -> Path:
+    """A path below the user's state folder (`~/.local/state/quantrig` on Linux); nothing is made."""
+    return user_state_path("quantrig").joinpath(*parts)
+
+
 def state_folder(*parts: str) -> Path:
-    """A folder below the user's state folder (`~/.local/state/quantrig` on Linux), made when it is not there."""
-    folder = user_state_path("quantrig").joinpath(*parts)
+    """A folder below the user's state folder, made when it is not there."""
+    folder = state_path(*parts)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
