@@ -87,14 +87,8 @@ def render(found: Estimate, console: Console) -> None:
     if found.memory_map is not None:
         _print_memory(found, console)
     _print_resources(found, console)
-    error = found.error
-    if error.mean_percent is None:
-        known = "there is no published row left that it was not fitted to"
-    else:
-        rows = "1 published row" if error.rows == 1 else f"{error.rows} published rows"
-        known = f"mean {error.mean_percent:.1f} %, median {error.median_percent:.1f} % on {rows} it was not fitted to"
-    console.print(Text(f"\nError of the model: {known}."))
-    console.print(Text(f"Fitted: {error.fitted}."))
+    console.print(Text(f"\nError of the model: {found.error}."))
+    console.print(Text(f"Fitted: {found.error.fitted}."))
     for remark in found.remarks:
         console.print(Text(f"Note: {remark}."))
 

@@ -64,11 +64,8 @@ def designs_of(target: Target, float_model: Path, int8_model: Path) -> tuple[Des
 
 
 def error_text(error: ModelError) -> str:
-    """How far a model was from published figures that it was not fitted to."""
-    if error.mean_percent is None or error.median_percent is None:
-        return "error of the model: no published figure that it was not fitted to"
-    rows = "1 published row" if error.rows == 1 else f"{error.rows} published rows"
-    return f"error of the model {error.mean_percent:.1f} % mean, {error.median_percent:.1f} % median on {rows}"
+    """How far a model was from published figures, for a note."""
+    return f"error of the model: {error}"
 
 
 def _caveat(error: ModelError) -> str:
@@ -90,7 +87,10 @@ def _design(network: Network, target: Target, model: Path) -> DesignRecord:
         device: Device | None = _dpu(target) if target.bitstream is None else _processor(target, network)
         if device is None:
             return _nothing(network, f"targets.yaml names no bitstream for the {_TYPES[network][0]} network")
-        found = estimate_network(read_shape(model), device)
+        shape = read_shape(model)
+        if shape.free:  # of sizes that count as 1 no figure means anything in a run
+            return _nothing(network, f"the network leaves sizes open ({'; '.join(shape.free)}): nothing to model")
+        found = estimate_network(shape, device)
     except UserError as error:
         return _nothing(network, str(error))
     name = device.name if isinstance(device, Processor) else str(device)

@@ -30,6 +30,8 @@ _MOVES = frozenset(
 
 def software_reason(layer: LayerShape, arch: DpuArch) -> str | None:
     """Why a DPU leaves a layer to the processor beside it; None where it computes it itself."""
+    if layer.axes > 2:
+        return f"its window moves along {layer.axes} axes, a DPU's along two"
     match layer.kind:
         case "conv" | "depthwise" | "transposed":
             return _window_reason(layer, arch)

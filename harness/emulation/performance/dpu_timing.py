@@ -33,7 +33,8 @@ def time_on_dpu(network: NetworkShape, config: DpuConfig, model: DpuModel = MODE
     found = works(network, config.arch)
     on_core = [work for work in found.values() if isinstance(work, Work)]
     if not any(work.launches for work in on_core):
-        raise UserError(f"{config.arch.name} computes no layer of this network, so there is no time to model")
+        why = next((f": {name}: {work}" for name, work in found.items() if isinstance(work, str)), "")
+        raise UserError(f"{config.arch.name} computes no layer of this network, so there is no time to model{why}")
     layers: list[LayerTiming] = []
     group, in_software = 0, True
     for layer in network.layers:
@@ -94,7 +95,7 @@ def _on_core(layer: LayerShape, work: Work, config: DpuConfig, model: DpuModel, 
         "HW",
         seconds,
         cycles=seconds * config.clock_mhz * 1e6,
-        bound="compute" if compute_ms >= memory_ms else "memory",
+        bound=("compute" if compute_ms >= memory_ms else "memory") if work.launches else None,
         utilization=2 * layer.macs / (config.peak_ops_per_second * seconds) if seconds and layer.macs else None,
         group=group,
         note=None if work.launches else "costs nothing of its own: a rename, or written in place",

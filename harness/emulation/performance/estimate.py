@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -167,7 +167,7 @@ def estimate(
         >>> harness.estimate("net.onnx", dpu="B4096", cores=3, board="zcu102").fps  # doctest: +SKIP
 
     Args:
-        path: a float or Q/DQ network; a free batch counts as 1.
+        path: a float or Q/DQ network; a free batch counts as 1, other free sizes do too, with a remark.
         bitstream: zcu102_single, zcu102_int8 or arria10soc_single.
         conv_threads: of a custom processor made from the bitstream (None: zcu102_single), a square.
         fc_threads: of such a processor.
@@ -215,10 +215,10 @@ def find_device(
             "a bitstream (or its threads) and a DPU (or its cores and memory) exclude each other: name one of them"
         )
         raise UserError(message)
-    if not processor and dpu is None:
+    if not processor and not dpu:
         message = "which device? name a bitstream (--bitstream zcu102_int8) or a DPU (--dpu B4096 --board zcu102)"
         raise UserError(message)
-    if dpu is not None:
+    if dpu:
         return dpu_config(dpu, clock_mhz, cores, board, memory_gb_per_s)
     found = find_processor(bitstream, conv_threads=conv_threads, fc_threads=fc_threads, clock_mhz=clock_mhz)
     if board is not None and not found.base.startswith(board.lower()):
@@ -238,8 +238,26 @@ def estimate_network(network: NetworkShape, device: Device, model: str = "networ
     Raises:
         UserError: the device computes none of its layers.
     """
-    if isinstance(device, DpuConfig):
-        return _on_dpu(network, device, model)
+    found = _on_dpu(network, device, model) if isinstance(device, DpuConfig) else _on_processor(network, device, model)
+    if not network.free:
+        return found
+    free = (
+        f"sizes that the network leaves open count as 1 ({'; '.join(network.free)}): these are the figures of no real "
+        "input; export it with fixed sizes"
+    )
+    return replace(found, remarks=(free, *found.remarks))
+
+
+def compile_log(network: NetworkShape, device: Device) -> tuple[str, ...]:
+    """What a compiler would tell of the network on its way into the device, line by line.
+
+    Raises:
+        UserError: the device computes none of its layers.
+    """
+    return estimate_network(network, device).compile_log
+
+
+def _on_processor(network: NetworkShape, device: Processor, model: str) -> Estimate:
     timing = time_on_processor(network, device)
     resources = tuple(
         ResourceShare(item.name, item.percent, item.count, item.origin, item.source)
@@ -254,15 +272,6 @@ def estimate_network(network: NetworkShape, device: Device, model: str = "networ
     if too_much := [f"{item.name} {item.percent:.0f} %" for item in resources if (item.percent or 0) > 100]:
         remarks.append(f"it does not fit on the {device.part} by these figures: {', '.join(too_much)}")
     return Estimate(model, device.title, network, timing, memory_map(network, device), resources, tuple(remarks))
-
-
-def compile_log(network: NetworkShape, device: Device) -> tuple[str, ...]:
-    """What a compiler would tell of the network on its way into the device, line by line.
-
-    Raises:
-        UserError: the device computes none of its layers.
-    """
-    return estimate_network(network, device).compile_log
 
 
 def _on_dpu(network: NetworkShape, device: DpuConfig, model: str) -> Estimate:

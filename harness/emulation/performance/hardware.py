@@ -183,6 +183,10 @@ class _Placer:
             return "an int8 processor leaves the normalization of its input to the host"
         if layer.op_type == "Div" and not _by_constants(layer):
             return "a quotient of two activations has no unit in the processor"
+        if layer.axes > 2:
+            return f"windows over {layer.axes} axes have no unit in the processor; no published figure"
+        if layer.kind in _SUMMING - {"fc"} and len(layer.inputs) > 1:
+            return "its weights are computed: the processor takes constant ones"
         if layer.op_type in _SOFT_FUNCTIONS:
             return f"the shipped bitstreams have no unit for {layer.op_type}; no published figure"
         if layer.op_type == "LRN":

@@ -87,6 +87,7 @@ class LayerShape:
         pads: top, left, bottom, right.
         dilations: down and across.
         groups: of a convolution.
+        axes: how many its window moves along, 3 for volumes; 2 also where it has no window.
         weights: number of weights.
         biases: number of biases; 0 where there are none.
         macs: multiply-accumulates for one sample.
@@ -105,6 +106,7 @@ class LayerShape:
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilations: tuple[int, int] = (1, 1)
     groups: int = 1
+    axes: int = 2
     weights: int = 0
     biases: int = 0
     macs: int = 0
@@ -118,11 +120,13 @@ class NetworkShape:
         layers: in the order of execution.
         inputs: name → shape of one sample.
         outputs: names of the layers whose results leave the network.
+        free: sizes of inputs, the batch aside, that only the run decides and that count as 1 here: "x: height, width".
     """
 
     layers: tuple[LayerShape, ...]
     inputs: Mapping[str, Volume]
     outputs: tuple[str, ...]
+    free: tuple[str, ...] = ()
     _index: dict[str, LayerShape] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -157,6 +161,7 @@ class _Window:
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilations: tuple[int, int] = (1, 1)
     groups: int = 1
+    axes: int = 2
 
 
 class _Reader:
@@ -183,7 +188,16 @@ class _Reader:
                 self._add(node)
         outputs = dict.fromkeys(self.made_by.get(self._source(name), "") for name in self.graph.outputs)
         inputs = {name: self._volume(self.as_planes.get(name, name)) for name in self.graph.inputs}
-        return NetworkShape(tuple(self.drafts.values()), inputs, tuple(name for name in outputs if name))
+        free = tuple(f"{name}: {', '.join(axes)}" for name in inputs if (axes := self._free_axes(name)))
+        return NetworkShape(tuple(self.drafts.values()), inputs, tuple(name for name in outputs if name), free)
+
+    def _free_axes(self, name: str) -> list[str]:
+        """By name, or by number where the file gives none; without the batch, wherever it stands."""
+        given = {value.name: value.type.tensor_type.shape.dim for value in self.graph.model.graph.input}
+        batches = {dims[0].dim_param for dims in given.values() if dims}
+        names = [dim.dim_param or f"axis {axis}" for axis, dim in enumerate(given.get(name, ()))]
+        sizes = self._shape(name) or ()
+        return [names[axis] for axis, size in enumerate(sizes) if axis and not size and names[axis] not in batches]
 
     def _source(self, tensor: str) -> str:
         return self.same_as.get(tensor, tensor)
@@ -233,6 +247,7 @@ class _Reader:
             pads=window.pads,
             dilations=window.dilations,
             groups=window.groups,
+            axes=window.axes,
         )
         self.drafts[node.name] = draft
         self.made_by.update({name: node.name for name in node.output if name})
@@ -337,6 +352,7 @@ class _Reader:
             pads=(*_two(begin, 0), *_two(end, 0)),
             dilations=_two(list(attribute(node, "dilations", [1] * rank))),
             groups=int(attribute(node, "group", 1)),
+            axes=max(rank, 2),
         )
 
     def _same_pads(self, node: NodeProto, first: Volume, kernel: list[int]) -> list[int]:

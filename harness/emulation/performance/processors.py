@@ -105,7 +105,7 @@ PROCESSORS: Mapping[str, Processor] = {
             part="xczu9eg",
             page_bytes=128 * 1024,
             page_source="taken from zcu102_int8: no map of zcu102_single is published",
-            error=ModelError(6.4, 0.7, 11, _SINGLE + _LEFT_OUT),
+            error=ModelError(6.4, 0.7, 11, _SINGLE + _LEFT_OUT, "of its fit, each left out of it in turn"),
             base="zcu102_single",
         ),
         Processor(
@@ -158,7 +158,7 @@ def find_processor(
     Raises:
         UserError: no such bitstream, or threads or a clock that cannot be.
     """
-    name = bitstream or DEFAULT_BASE
+    name = DEFAULT_BASE if bitstream is None else bitstream
     found = PROCESSORS.get(name)
     if found is None:
         message = (

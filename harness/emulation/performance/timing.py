@@ -46,16 +46,25 @@ class ModelError:
     """How far a performance model was from published figures.
 
     Args:
-        mean_percent: mean absolute error over the rows that it was not fitted to; None where there are none.
+        mean_percent: mean absolute error over rows predicted without them; None where there are none.
         median_percent: the median of them.
         rows: how many rows that is.
         fitted: what its constants were fitted on, in a sentence.
+        predicted: how these rows were kept out of their own prediction.
     """
 
     mean_percent: float | None
     median_percent: float | None
     rows: int
     fitted: str
+    predicted: str = "that it was not fitted to"
+
+    def __str__(self) -> str:
+        """The figures alone: mean 5.6 %, median 5.0 % on 64 published rows that it was not fitted to."""
+        if self.mean_percent is None or self.median_percent is None:
+            return "no published figure that it was not fitted to"
+        rows = "1 published row" if self.rows == 1 else f"{self.rows} published rows"
+        return f"mean {self.mean_percent:.1f} %, median {self.median_percent:.1f} % on {rows} {self.predicted}"
 
 
 @dataclass(frozen=True, slots=True)

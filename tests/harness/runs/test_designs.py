@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import harness
 from harness.demo import JOB
@@ -116,6 +118,14 @@ def test_what_no_model_covers_is_an_empty_row_with_the_reason(tmp_path: Path) ->
     _, int8 = designs_of(target(BOTH), MODEL, broken)
     assert row(int8, "fps").value is None
     assert str(broken) in row(int8, "fps").note
+    axes: list[str | int | None] = ["batch", 3, "height", "width"]
+    value, made = (helper.make_tensor_value_info(name, TensorProto.FLOAT, axes) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "open", [value], [made])
+    model = helper.make_model(graph)
+    onnx.save(model, broken)
+    _, int8 = designs_of(target(BOTH), MODEL, broken)
+    assert row(int8, "fps").value is None
+    assert "leaves sizes open (x: height, width)" in row(int8, "fps").note
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from harness.cli.estimate import render
 from harness.cli.main import main
 from harness.errors import UserError
 from tests.e2e.whole_run import tiny_network
+from tests.harness.emulation.performance.networks import node, weights, write
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def test_a_narrow_terminal_shows_every_layer_and_whole_numbers(logonet: Path, wi
         (("--clock-mhz", "300"), "which device?"),
         (("--bitstream", "zcu102_int8", "--board", "kv260"), "made for its own board"),
         (("--dpu", "B77"), "B4096"),
+        (("--dpu", ""), "which device?"),
+        (("--bitstream", ""), "known are zcu102_single"),
     ],
 )
 def test_one_line_says_what_is_wrong(
@@ -146,6 +149,31 @@ def test_what_is_no_network_is_refused(tmp_path: Path, quantrig: Callable[..., D
     (tmp_path / "text.onnx").write_text("not a network")
     for name in ("absent.onnx", "text.onnx"):
         assert name in quantrig("estimate", str(tmp_path / name), "--bitstream", "zcu102_int8", code=2).stderr
+
+
+@pytest.mark.parametrize("device", [{"bitstream": "zcu102_int8"}, {"dpu": "B4096"}])
+def test_what_a_device_has_no_window_for_is_no_time(tmp_path: Path, device: dict[str, Any]) -> None:
+    volume = write(
+        tmp_path / "3d.onnx", [node("Conv", ["x", "w"], "c")], [weights("w", 8, 3, 3, 3, 3)], (1, 3, 9, 9, 9), ["c"]
+    )
+    with pytest.raises(UserError, match="3 axes"):
+        harness.estimate(volume, **device)
+    computed = write(tmp_path / "w.onnx", [node("Conv", ["x", "x"], "c")], [], (3, 3, 1, 1), ["c"])
+    with pytest.raises(UserError, match="weights are computed"):
+        harness.estimate(computed, **device)
+
+
+@pytest.mark.parametrize("device", [{"bitstream": "zcu102_int8"}, {"dpu": "B4096"}])
+def test_open_sizes_are_said_beside_the_figures(tmp_path: Path, device: dict[str, Any]) -> None:
+    path = write(tmp_path / "open.onnx", [node("Relu", ["x"], "r")], [], ("batch", 3, "height", "width"), ["r"])
+    assert "x: height, width" in harness.estimate(path, **device).remarks[0]
+
+
+def test_rows_of_the_fit_are_not_called_rows_beside_it(tiny: Path, quantrig: Callable[..., Done]) -> None:
+    shown = " ".join(quantrig("estimate", str(tiny), "--bitstream", "zcu102_single").stdout.split())
+    assert "median 0.7 % on 11 published rows of its fit, each left out of it in turn." in shown
+    shown = " ".join(quantrig("estimate", str(tiny), "--dpu", "B4096").stdout.split())
+    assert "median 5.0 % on 64 published rows that it was not fitted to." in shown
 
 
 def test_threads_do_not_go_with_a_dpu(tiny: Path) -> None:

@@ -128,6 +128,12 @@ def test_one_dimension_free_axes_and_a_recurrent_layer(tmp_path: Path) -> None:
     assert (lstm.kind, lstm.weights) == ("other", 16 * 6 + 16 * 4)
     free = shape_of(tmp_path, [node("Relu", ["x"], "r")], [], ("batch", 3, "height", "width"))
     assert free.inputs == {"x": Volume(3, 1, 1)}
+    assert (free.free, found.free) == (("x: height, width",), ())
+
+
+def test_a_window_over_three_axes_is_told_apart(tmp_path: Path) -> None:
+    layer = only(tmp_path, [node("Conv", ["x", "w"], "c")], [weights("w", 8, 3, 3, 3, 3)], (1, 3, 9, 9, 9))
+    assert layer.axes == 3
 
 
 def test_attention_multiplies_activations(tmp_path: Path) -> None:
