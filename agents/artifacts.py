@@ -40,6 +40,7 @@ class ArtifactStore:
 
     Attributes:
         homes: an empty directory in it for the working directories of children.
+        built: a directory in it for what runtimes compile.
 
     Args:
         root: the data directory; made with mode 0700.
@@ -71,6 +72,8 @@ class ArtifactStore:
         self.homes = root / "homes"
         shutil.rmtree(self.homes, ignore_errors=True)
         self.homes.mkdir(mode=0o700)
+        self.built = root / "built"
+        os.close(_private_directory(self.built))
         self._changed = threading.Condition()
         self._uploading: set[str] = set()
         self._reserved: dict[str, int] = {}  # bytes promised to uploads in progress, those on disk already included

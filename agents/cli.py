@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--emulated", action="store_true", help="only stand in for the board: never report times")
     serve.add_argument("--data", type=Path, default=None, metavar="DIR", help="where uploads are kept")
     serve.add_argument("--tls", type=Path, default=None, metavar="DIR", help="ca.pem, agent.pem, agent-key.pem")
+    serve.add_argument("--signing-key", type=Path, default=None, metavar="FILE", help="lab's public key for xmodels")
     serve.add_argument("--exit-on-stdin-eof", action="store_true", help="stop when stdin closes")
     serve.add_argument("--ready-json", action="store_true", help="print one JSON line once serving")
     serve.add_argument("--quota-mb", type=_positive, default=defaults.quota_bytes // MEBIBYTE)
@@ -97,6 +98,7 @@ def _serve(options: argparse.Namespace) -> int:
         emulated=options.emulated,
         data_dir=(options.data or default_data_dir()).absolute(),
         tls_dir=options.tls,
+        signing_key=options.signing_key,
         quota_bytes=options.quota_mb * MEBIBYTE,
         child_memory_bytes=options.child_memory_mb * MEBIBYTE,
         max_tensor_bytes=options.max_tensor_mb * MEBIBYTE,

@@ -22,6 +22,7 @@ class AgentConfig:
     emulated: bool = False
     data_dir: Path = Path()
     tls_dir: Path | None = None
+    signing_key: Path | None = None  # None = signing-key.pem in tls_dir, where there is one
     quota_bytes: int = 4096 * MEBIBYTE
     child_memory_bytes: int = 2048 * MEBIBYTE
     max_tensor_bytes: int = 1024 * MEBIBYTE  # of one declared tensor; the child's own limit bounds the sum

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from google.protobuf.unknown_fields import UnknownFieldSet
+
 from agents.faults import AgentError, Fault, one_line
 from agents.protocol import agent_pb2 as pb
 
@@ -54,6 +56,9 @@ def check_options(options: pb.SessionOptions) -> pb.SessionOptions:
     Raises:
         AgentError: INVALID, naming the field and the value.
     """
+    if len(UnknownFieldSet(options)):
+        message = "the session options hold a field that this agent does not know: send none, or update the agent"
+        raise AgentError(Fault.INVALID, message)
     if options.graph_optimization not in GRAPH_OPTIMIZATIONS:
         known = ", ".join(GRAPH_OPTIMIZATIONS[1:])
         message = f"graph_optimization {_shown(options.graph_optimization)} is unknown: use one of {known}"

@@ -51,6 +51,7 @@ MAX_FIELDS = 5_000_000
 _ATTRIBUTE_TYPES = range(15)
 _FLOAT = 1
 _BYTE = 2
+_QUANTIZING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 #: What else is sent by mistake or on purpose: offset, bytes and its name.
 _OTHER_FORMATS = (
     (0, b"\x7fELF", "a native library or program"),
@@ -108,6 +109,7 @@ class NetworkSummary:
         largest_tensor_bytes: of the tensors stored in the file.
         total_tensor_bytes: of all of them.
         has_loops: whether Loop, Scan or SequenceMap occur.
+        quantized: whether an operator quantizes or dequantizes.
     """
 
     ir_version: int
@@ -119,6 +121,7 @@ class NetworkSummary:
     largest_tensor_bytes: int
     total_tensor_bytes: int
     has_loops: bool
+    quantized: bool = False
 
 
 def check_network(data: memoryview | mmap.mmap | bytes, policy: CheckPolicy) -> NetworkSummary:
@@ -156,6 +159,7 @@ class _Seen:
     largest_tensor_bytes: int = 0
     total_tensor_bytes: int = 0
     has_loops: bool = False
+    quantized: bool = False
     scopes: list[Scope] = field(default_factory=list)
 
 
@@ -211,6 +215,7 @@ class _Walk:
             largest_tensor_bytes=seen.largest_tensor_bytes,
             total_tensor_bytes=seen.total_tensor_bytes,
             has_loops=seen.has_loops,
+            quantized=seen.quantized,
         )
 
     def _new_scope(self, parent: Scope | None) -> Scope:
@@ -276,6 +281,7 @@ class _Walk:
         looping = check_operator(called, where, allow_loops=self._policy.allow_loops)
         self._seen.has_loops = self._seen.has_loops or looping
         self._seen.domains.add(domain)
+        self._seen.quantized = self._seen.quantized or operator in _QUANTIZING
         if is_function_call(domain):
             place.body.calls[called] = place.body.calls.get(called, 0) + 1
         attributes = [

@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
@@ -18,10 +18,12 @@ from agents.config import AgentConfig
 from agents.faults import AgentError, Fault
 from agents.frames import Frame, Kind
 from agents.limits import Limiter
+from agents.probe import RuntimeChoice
 from agents.process import ChildProcess
 from agents.protocol import CHUNK_BYTES
 from agents.protocol import agent_pb2 as pb
 from agents.quiet import Quiet, turn
+from agents.secret import Secret
 
 #: Causes of death kept for hosts that ask late.
 _REMEMBERED = 64
@@ -29,6 +31,10 @@ _REMEMBERED = 64
 _IDLE_S = 600.0
 #: No single warm-up or block is longer, whatever a host asks for.
 BLOCK_LIMIT_S = 900.0
+#: A compiler at work is told to the host this often, but no oftener than a host of any version takes (64 phases).
+_BEAT_S = 5.0
+_MAX_BEATS = 48
+_POLL_S = 0.2
 
 Waiting = Callable[[], bool]
 _Message = TypeVar("_Message", bound=Message)
@@ -134,6 +140,7 @@ class NetworkTable:
     """
 
     def __init__(self, config: AgentConfig, store: ArtifactStore, limiter: Limiter) -> None:
+        self._secret = Secret(store.root / "secret")
         self._config = config
         self._store = store
         self._limiter = limiter
@@ -183,21 +190,26 @@ class NetworkTable:
             return list(self._networks.values())
 
     def prepare(
-        self, digest: str, runtime: str, entry: str, options: pb.SessionOptions, waiting: Waiting
+        self,
+        digest: str,
+        runtime: RuntimeChoice,
+        options: pb.SessionOptions,
+        waiting: Waiting,
+        details: Mapping[str, str] | None = None,
     ) -> Generator[pb.PrepareEvent, None, None]:
         """Events of making a network ready; at once when the same one is resident.
 
         Args:
             digest: of a stored file.
-            runtime: its name.
-            entry: "module:Class" of the runtime.
+            runtime: which executes it; one of compiled networks is given only what a permit was admitted for.
             options: already checked.
             waiting: false once the caller is gone.
+            details: what the board's family tells of it.
 
         Raises:
             AgentError: NOT_FOUND, REFUSED, EXHAUSTED, DATA_LOSS, CRASHED, TIMED_OUT.
         """
-        key = b"\0".join((digest.encode(), runtime.encode(), options.SerializeToString(deterministic=True)))
+        key = b"\0".join((digest.encode(), runtime.name.encode(), options.SerializeToString(deterministic=True)))
         with turn(self._preparing, waiting):
             for network in self.loaded():
                 if network.key == key:
@@ -211,7 +223,7 @@ class NetworkTable:
             descriptor = self._store.open(digest)
             try:
                 self._make_room()
-                child = self._start(digest, entry, options, descriptor)
+                child = self._start(digest, runtime, options, descriptor, details or {})
             finally:
                 os.close(descriptor)
             registered = False
@@ -259,16 +271,28 @@ class NetworkTable:
         for child in children:
             child.end("the agent stops")
 
-    def _start(self, digest: str, entry: str, options: pb.SessionOptions, descriptor: int) -> ChildProcess:
+    def _start(
+        self,
+        digest: str,
+        runtime: RuntimeChoice,
+        options: pb.SessionOptions,
+        descriptor: int,
+        details: Mapping[str, str],
+    ) -> ChildProcess:
         config = self._config
         task: dict[str, object] = {
             "do": "run",
             "digest": digest,
-            "entry": entry,
+            "entry": runtime.entry,
+            "format": runtime.format,
             "options": options.SerializeToString().hex(),
             "descriptor": descriptor,
             "allow_loops": config.allow_loops,
             "max_tensor_bytes": config.max_tensor_bytes,
+            "built": str(self._store.built),
+            "key": self._secret.key_for(f"built {digest}").hex(),
+            "root": str(config.board_root or "/"),
+            "details": dict(details),
         }
         try:
             limit = self._limiter.limit(config.child_memory_bytes)
@@ -285,7 +309,10 @@ class NetworkTable:
     def _events(self, child: ChildProcess, waiting: Waiting) -> Iterator[pb.PrepareEvent]:
         deadline = time.monotonic() + self._config.prepare_timeout_s
         start_ms = 0.0
+        building: pb.PhaseDone | None = None
         while True:
+            if building is not None:
+                yield from self._signs_of_life(child, building, deadline, waiting)
             left_s = max(deadline - time.monotonic(), 0.001)
             try:
                 frame = child.receive("preparing", left_s, waiting)
@@ -304,10 +331,28 @@ class NetworkTable:
                 yield pb.PrepareEvent(ready=ready)
                 return
             phase = _parsed(pb.PhaseDone(), frame, Kind.PHASE)
+            building = phase if phase.under_way else None
             if phase.name == "start":
                 # Only this side saw the process begin.
                 start_ms = phase.duration_ms = (time.perf_counter() - child.started) * 1e3
             yield pb.PrepareEvent(phase=phase)
+
+    def _signs_of_life(
+        self, child: ChildProcess, building: pb.PhaseDone, deadline: float, waiting: Waiting
+    ) -> Iterator[pb.PrepareEvent]:
+        """While a compiler is silent, that it is still at work; ends when the child speaks or nobody listens."""
+        began = time.monotonic()
+        beat_s = max(_BEAT_S, self._config.prepare_timeout_s / _MAX_BEATS)
+        due = began + beat_s
+        while time.monotonic() < deadline and waiting():
+            if child.has_spoken(_POLL_S):
+                return
+            if time.monotonic() >= due:
+                due += beat_s
+                so_far = pb.PhaseDone()
+                so_far.CopyFrom(building)
+                so_far.duration_ms = (time.monotonic() - began) * 1e3
+                yield pb.PrepareEvent(phase=so_far)
 
     def _register(self, network: Network) -> None:
         with self._guard:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from agents.config import AgentConfig
@@ -18,6 +19,27 @@ from agents.protocol import agent_pb2 as pb
 _LIMIT_S = 120.0
 
 
+#: Format of the networks that any host may send.
+ONNX = "onnx"
+
+
+@dataclass(frozen=True)
+class RuntimeChoice:
+    """A runtime that works here.
+
+    Args:
+        name: as hosts know it.
+        entry: "module:Class".
+        format: of the files it executes.
+        builds: whether it wants to know the board and has something to keep.
+    """
+
+    name: str
+    entry: str
+    format: str = ONNX
+    builds: bool = False
+
+
 class RuntimeProbe:
     """The runtimes of this board; every question waits until they are known.
 
@@ -25,9 +47,11 @@ class RuntimeProbe:
         config: for the memory limit.
         limiter: makes it.
         homes: where its child's working directory is made.
+        preferred: names of runtimes, the board's best first.
     """
 
-    def __init__(self, config: AgentConfig, limiter: Limiter, homes: Path) -> None:
+    def __init__(self, config: AgentConfig, limiter: Limiter, homes: Path, preferred: Sequence[str] = ()) -> None:
+        self._preferred = list(preferred)
         self._config = config
         self._homes = homes
         self._limiter = limiter
@@ -51,27 +75,34 @@ class RuntimeProbe:
                 version=str(one["version"]),
                 providers=[str(provider) for provider in _list(one["providers"])],
                 problem=str(one["problem"]),
+                format=str(one["format"]),
             )
             for one in self._wait()
         ]
 
-    def find(self, name: str) -> tuple[str, str]:
-        """Name and entry point of a runtime; "" is the first that works.
+    def find(self, name: str) -> RuntimeChoice:
+        """A runtime; "" is the board's default: the first that works of those its family prefers, else of any.
 
         Raises:
             AgentError: INVALID for a name that is not there, REFUSED for one that does not work.
         """
         found = self._wait()
-        for one in found:
-            if one["name"] == name or (not name and not one["problem"]):
+        # Only ONNX is everybody's: a compiled network's runtime is asked for by name.
+        usable = [one for one in found if not one["problem"] and one["format"] == ONNX]
+        usable.sort(key=lambda one: self._rank(str(one["name"])))  # stable: among equals, the order of the probe
+        for one in found if name else usable:
+            if one["name"] == name or not name:
                 if one["problem"]:
                     raise AgentError(Fault.REFUSED, f"runtime {name} does not work here: {one['problem']}")
-                return str(one["name"]), str(one["entry"])
+                return RuntimeChoice(str(one["name"]), str(one["entry"]), str(one["format"]), bool(one["builds"]))
         names = ", ".join(str(one["name"]) for one in found)
         if not name:
             problem = str(found[0]["problem"]) if found else "none is installed"
             raise AgentError(Fault.REFUSED, f"no runtime works on this board: {problem}")
         raise AgentError(Fault.INVALID, f"runtime {name} is not on this board: it has {names}")
+
+    def _rank(self, name: str) -> int:
+        return self._preferred.index(name) if name in self._preferred else len(self._preferred)
 
     def close(self) -> None:
         """Stop looking."""

@@ -158,9 +158,9 @@ class ChildProcess:
             raise frame.error()
         return frame
 
-    def has_spoken(self) -> bool:
-        """Whether a frame (or the end) can be received without waiting."""
-        return self._channel.readable()
+    def has_spoken(self, within_s: float = 0.0) -> bool:
+        """Whether a frame (or the end) can be received now, or within that time."""
+        return self._channel.readable(within_s)
 
     def interrupt(self) -> None:
         """Ask the child to leave a warm-up or a block early; the caller of it is gone."""

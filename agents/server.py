@@ -20,12 +20,15 @@ from grpc_reflection.v1alpha import reflection
 
 from agents.artifacts import ArtifactStore, StoreBusy
 from agents.boards import find_board
+from agents.boards.kinds import family_of
 from agents.boards.sources import Sources
 from agents.config import AgentConfig
 from agents.interceptors import CallInterceptor
 from agents.limits import choose_limiter
 from agents.memory import use_few_arenas
 from agents.networks import NetworkTable
+from agents.permits import PermitDesk, read_public_key
+from agents.preferences import preferred
 from agents.probe import RuntimeProbe
 from agents.protocol import agent_pb2 as pb
 from agents.protocol import agent_pb2_grpc as rpc
@@ -35,6 +38,8 @@ from agents.service import AgentService
 #: RESOURCE_EXHAUSTED at once instead of waiting behind each other.
 MAX_CALLS = 32
 _GRACE_S = 1.0
+#: The lab's public signing key, in the folder of its certificates.
+SIGNING_KEY = "signing-key.pem"
 _SERVICE = pb.DESCRIPTOR.services_by_name["Agent"].full_name
 
 _OPTIONS = [
@@ -93,10 +98,13 @@ def serve(config: AgentConfig, *, ready_json: bool, exit_on_stdin_eof: bool) -> 
         port = _bind(server, config)
         networks = NetworkTable(config, store, limiter)
         cleanup.callback(networks.close)
-        probe = RuntimeProbe(config, limiter, store.homes)
-        cleanup.callback(probe.close)
         board = find_board(config.board, Sources(config.board_root) if config.board_root is not None else None)
-        rpc.add_AgentServicer_to_server(AgentService(config, board, store, networks, limiter, probe), server)
+        best = preferred(family_of(board.kind), emulated=config.emulated)
+        probe = RuntimeProbe(config, limiter, store.homes, best)
+        cleanup.callback(probe.close)
+        desk = PermitDesk(_signing_key(config), lambda: board.identity().machine_id, store.root / "permits.json")
+        service = AgentService(config, board, store, networks, limiter, probe, desk)
+        rpc.add_AgentServicer_to_server(service, server)
         healthy = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)
         reflection.enable_server_reflection((_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
@@ -200,6 +208,21 @@ def _check_certificates(directory: Path) -> None:
     except ssl.SSLError as error:
         message = f"--tls {directory}: {name} is not usable ({error.reason or error}): have the lab issue it again"
         raise StartRefused(message) from None
+
+
+def _signing_key(config: AgentConfig) -> bytes | None:
+    """The lab's public signing key: the file that was named, else the one beside the certificates, else none."""
+    path = config.signing_key
+    if path is None:
+        path = config.tls_dir / SIGNING_KEY if config.tls_dir is not None else None
+        if path is None or not path.is_file():
+            return None
+    try:
+        return read_public_key(path)
+    except OSError as error:
+        raise StartRefused(f"--signing-key {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise StartRefused(f"--signing-key {path}: {error}: name the lab's signing-key.pem") from None
 
 
 def _announce(listening: str, board: str, ready_json: bool) -> None:

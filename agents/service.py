@@ -24,7 +24,8 @@ from agents.limits import Limiter
 from agents.memory import give_back
 from agents.networks import BLOCK_LIMIT_S, Network, NetworkTable
 from agents.patience import Patience
-from agents.probe import RuntimeProbe
+from agents.permits import PermitDesk
+from agents.probe import ONNX, RuntimeProbe
 from agents.programming import ProgrammableLogic, device_fingerprint
 from agents.protocol import PROTOCOL_VERSION
 from agents.protocol import agent_pb2 as pb
@@ -50,6 +51,7 @@ class AgentService(rpc.AgentServicer):
         networks: its networks.
         limiter: named in the policy.
         probe: of the runtimes, perhaps still under way.
+        permits: admits compiled networks.
     """
 
     def __init__(
@@ -60,7 +62,9 @@ class AgentService(rpc.AgentServicer):
         networks: NetworkTable,
         limiter: Limiter,
         probe: RuntimeProbe,
+        permits: PermitDesk,
     ) -> None:
+        self._permits = permits
         self._config = config
         self._board = board
         self._store = store
@@ -189,11 +193,20 @@ class AgentService(rpc.AgentServicer):
         if request.runtime:
             check_identifier(request.runtime, "runtime")
         options = check_options(request.options)
-        name, entry = self._probe.find(request.runtime)
+        runtime = self._probe.find(request.runtime)
+        if request.HasField("permit") and runtime.format == ONNX:
+            message = f"runtime {runtime.name} takes no permit: leave it out, or name the runtime it is for"
+            raise AgentError(Fault.INVALID, message)
+        if runtime.format != ONNX:
+            if not self._store.has(digest):
+                raise AgentError(Fault.NOT_FOUND, f"{digest} is not on this board: upload it first")
+            self._permits.admit(request.permit, digest)
+        # Of a board's family, and asked anew each time: another design may have been loaded into its logic.
+        details = self._board.identity().details if runtime.builds else {}
         waiting = context.is_active
         with (
             self._quiet.shared(waiting),  # loading and compiling would slow a block down
-            contextlib.closing(self._networks.prepare(digest, name, entry, options, waiting)) as events,
+            contextlib.closing(self._networks.prepare(digest, runtime, options, waiting, details)) as events,
         ):
             for event in events:
                 if self._config.emulated:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +16,37 @@ Array = NDArray[np.generic]
 Outputs = Mapping[str, NDArray[Any]]
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a runtime that builds for an accelerator may use beside the network. No host can choose any of it.
+
+    Args:
+        digest: of the network's file.
+        home: the process's own empty folder, removed at its end.
+        quantized: whether the network has quantizing or dequantizing operators.
+        built: the agent's folder of what runtimes built, mode 0700; None: nothing is kept.
+        key: authenticates what is kept for this network, and for no other one.
+        root: where the board's own configuration lies: "/", but for tests.
+        details: what the board's family tells of it: "gpu", "driver", "dpu_fingerprint", …
+        begins: to be told the name and the note of a phase that takes long, when it begins.
+    """
+
+    digest: str
+    home: Path
+    quantized: bool = False
+    built: Path | None = None
+    key: bytes = b""
+    root: Path = Path("/")
+    details: Mapping[str, str] = field(default_factory=dict)
+    begins: Callable[[str, str], None] = lambda _name, _note: None
+
+
 class Session(Protocol):
-    """One loaded network."""
+    """One loaded network.
+
+    It may also have `assigned`, a sequence of ProviderNodes (who runs which nodes), and `settings`, a mapping of text
+    (what the session was given, by the library's own names).
+    """
 
     #: what it takes and gives; dtypes by numpy name, -1 for a dimension that is free
     inputs: Sequence[pb.TensorSpec]
@@ -43,8 +74,12 @@ class Session(Protocol):
         """
 
 
-class Runtime(Protocol):
-    """A way to execute networks."""
+class Way(Protocol):
+    """What every runtime tells of itself.
+
+    It may also have `takes`, the names of the session options that it takes (all of them, where it says nothing), and
+    `format`: "onnx", which is meant where it says nothing, or "xmodel": compiled for a DPU, and loaded with a permit.
+    """
 
     #: as in PrepareRequest.runtime
     name: str
@@ -53,7 +88,15 @@ class Runtime(Protocol):
         """Of the library."""
 
     def available_providers(self) -> Sequence[str]:
-        """Execution providers that work here, best first."""
+        """Execution providers that work here, best first.
+
+        Raises:
+            AgentError: REFUSED with the reason when the runtime does not work here.
+        """
+
+
+class Runtime(Way, Protocol):
+    """A way to execute networks."""
 
     def load(self, data: bytes, options: pb.SessionOptions) -> Session:
         """A session of a network that passed every check.
@@ -66,3 +109,11 @@ class Runtime(Protocol):
             AgentError: REFUSED when the network or a provider cannot be used here.
             MemoryError: the process may not have more memory.
         """
+
+
+@runtime_checkable
+class BuildingRuntime(Way, Protocol):
+    """A runtime that compiles, keeps what it built, or needs to know the board."""
+
+    def load_in(self, data: bytes, options: pb.SessionOptions, surroundings: Surroundings) -> Session:
+        """See `Runtime.load`."""

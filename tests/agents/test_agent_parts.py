@@ -20,7 +20,8 @@ from agents.limits import GroupLimiter
 from agents.protocol import agent_pb2 as pb
 from agents.quiet import Quiet
 from agents.runtimes import describe_all, load_runtime
-from agents.runtimes.onnxruntime_cpu import OnnxRuntimeCpu, really_used
+from agents.runtimes.onnxruntime_cpu import OnnxRuntimeCpu
+from agents.runtimes.ort_session import really_used
 from agents.timing import check_block, time_block, warm_up, with_defaults
 from tests.agents.conftest import model_bytes, relu_bytes
 
@@ -174,7 +175,7 @@ def test_networks_whose_tensors_cannot_travel() -> None:
 def test_a_runtime_that_cannot_be_imported_is_described_with_its_problem() -> None:
     with pytest.raises(AgentError, match="the runtime no_such_module:Runtime cannot be loaded: ModuleNotFoundError"):
         load_runtime("no_such_module:Runtime")
-    (described,) = describe_all()
+    described = describe_all()[0]
     assert (described["name"], described["problem"]) == ("onnxruntime", "")
 
 

@@ -62,6 +62,7 @@ def summary_by_onnx(model: onnx.ModelProto) -> NetworkSummary:
         largest_tensor_bytes=max(sizes),
         total_tensor_bytes=sum(sizes),
         has_loops=any(node.op_type in LOOPS for node in nodes),
+        quantized=any(node.op_type in {"QuantizeLinear", "DequantizeLinear"} for node in nodes),
     )
 
 
