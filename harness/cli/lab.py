@@ -22,13 +22,16 @@ def list_targets(lab: Lab = None, as_json: Json = False) -> int:
     from rich.table import Table
 
     from harness.targets.lab import find_lab, load_lab
+    from harness.targets.quarantine import quarantined
 
     loaded = load_lab(find_lab(lab, None))
+    aside = {name: found.sentence for name, target in loaded.targets.items() if (found := quarantined(target))}
     if as_json:
         listed = [
             {
                 "name": target.name, "board": target.board, "environment": target.environment,
                 "via": target.via.kind, "address": target.via.address, "timed": target.timed, "tags": list(target.tags),
+                "quarantine": aside.get(target.name),
             }
             for target in loaded.targets.values()
         ]  # fmt: skip
@@ -40,6 +43,8 @@ def list_targets(lab: Lab = None, as_json: Json = False) -> int:
         timed = "yes" if target.timed else "no"
         table.add_row(target.name, target.board, target.environment, reached, timed, ", ".join(target.tags))
     Console().print(table)
+    for name, sentence in aside.items():
+        Console().print(f"{name}: {sentence}", style="red", markup=False, highlight=False)
     return ExitCode.GOOD
 
 

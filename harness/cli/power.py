@@ -1,4 +1,4 @@
-"""`quantrig targets power`: switch a board, or ask whether it has power."""
+"""`quantrig targets power` and `release`: switch a board, ask whether it has power, end its quarantine."""
 
 from __future__ import annotations
 
@@ -41,4 +41,20 @@ def power(
         typer.echo(f"{name}: power {action}: done")
         if said:
             typer.echo(said)
+    return ExitCode.GOOD
+
+
+def release(
+    name: Annotated[str, typer.Argument(help="A target that is quarantined.")], lab: Lab = None, as_json: Json = False
+) -> int:
+    """End a board's quarantine, after somebody has looked at it."""
+    from harness.targets.lab import find_lab, load_lab
+    from harness.targets.quarantine import release as end_quarantine
+
+    (target,) = load_lab(find_lab(lab, None)).select([name])
+    released = end_quarantine(target)
+    said = (
+        f"{name}: released; next: quantrig targets check --targets {name}" if released else f"{name}: not quarantined"
+    )
+    typer.echo(json.dumps({"target": name, "released": released}) if as_json else said)
     return ExitCode.GOOD

@@ -17,6 +17,7 @@ from harness.errors import BoardError, UserError
 from harness.targets.canary import Canary, CanaryVerdict, canary, judge
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
+from harness.targets.quarantine import quarantined
 from harness.targets.values import BoardInfo, SessionChoice
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def _check(
     target: Target, network: Path, reference: Canary, work_dir: Path, stop: threading.Event | None
 ) -> TargetHealth:
     base = _Known(target.name, target.board, target.environment, target.via.kind)
+    aside = quarantined(target)
+    story = None if aside is None else aside.sentence
     try:
         with connect(target, work_dir=work_dir, stop=stop) as agent:
             base.info = agent.describe()
@@ -116,8 +119,8 @@ def _check(
             base.canary = _fly(agent, network, reference)
     except (BoardError, UserError) as error:
         text = error.message if isinstance(error, BoardError) else str(error).removeprefix(f"{target.name}: ")
-        return base.health(text)
-    return base.health(None)
+        return base.health(text if story is None else f"{story}; today: {text}")
+    return base.health(story)
 
 
 @dataclass

@@ -56,13 +56,15 @@ class Limits:
     """How long each step may take, s.
 
     Args:
-        reconnect_s: a board that only lost its link for a moment, or whose agent was restarted.
+        link_s: a board that only lost its link for a moment; that it is lost took up to 30 s to notice already.
+        agent_s: from a restarted agent to its answer; Python on a slow SD card takes some of them.
         ssh_s: one command over SSH; a login to a hung board alone takes this long to fail.
         power_s: a power cycle.
         boot_s: from power or reboot to an agent that answers.
     """
 
-    reconnect_s: float = 20.0
+    link_s: float = 10.0
+    agent_s: float = 20.0
     ssh_s: float = 60.0
     power_s: float = 200.0
     boot_s: float = 180.0
@@ -130,9 +132,9 @@ class _Climber:
 
     def climb(self, reason: str) -> Climb:
         means, limits = self._means, self._limits
-        if self._reconnect(limits.reconnect_s):
+        if self._reconnect(limits.link_s):
             return self._end(recovered=True)
-        if self._deed(RESTART, means.restart_agent, limits.ssh_s) and self._reconnect(limits.reconnect_s):
+        if self._deed(RESTART, means.restart_agent, limits.ssh_s) and self._reconnect(limits.agent_s):
             return self._end(recovered=True)
         for name, deed, limit_s in (
             (REBOOT, means.reboot, limits.ssh_s),
@@ -142,7 +144,7 @@ class _Climber:
                 means.mark_boot()
             if not self._deed(name, deed, limit_s):
                 continue
-            if self._reconnect(limits.boot_s if self._booted() else limits.reconnect_s):
+            if self._reconnect(limits.boot_s if self._booted() else limits.link_s):
                 return self._end(recovered=True)
         if not self._stop.is_set():
             tried = "; ".join(f"{step.name} {step.outcome}" for step in self._steps if step.outcome != SKIPPED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ def recovery_limits(target: Target) -> Limits:
     usual = Limits()
     power_s = usual.power_s if target.power is None else 3 * target.power.timeout_s + target.power.wait_s + 5.0
     boot_s = usual.boot_s if target.console is None else target.console.boot_timeout_s
-    return Limits(usual.reconnect_s, usual.ssh_s, power_s, boot_s)
+    return replace(usual, power_s=power_s, boot_s=boot_s)
 
 
 def _reconnect(target: Target, work_dir: Path, limit_s: float, stop: threading.Event) -> str:

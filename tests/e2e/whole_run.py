@@ -67,6 +67,7 @@ class Bench:
             "QUANTRIG_STORE": str(self.store),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "XDG_DATA_HOME": str(folder / "data"),
+            "XDG_STATE_HOME": str(folder / "state"),
             "TERM": "dumb",
         }
         tiny_network(self.model)

@@ -19,7 +19,7 @@ from harness.targets.quarantine import must_be_free, quarantine, quarantined, re
 from harness.targets.recovery import Limits, Means, climb
 from harness.targets.recovery_means import recovery_limits, recovery_means
 
-QUICK = Limits(reconnect_s=0.2, ssh_s=0.2, power_s=0.5, boot_s=0.3)
+QUICK = Limits(link_s=0.2, agent_s=0.2, ssh_s=0.2, power_s=0.5, boot_s=0.3)
 
 
 @pytest.fixture(autouse=True)
@@ -152,12 +152,12 @@ def test_a_console_that_shows_no_boot_shortens_the_wait() -> None:
 
     means = patient.means("restart agent", "reboot")
     climb(Means(reconnect, means.quarantine, {}, power_cycle=means.power_cycle, watch_boot=means.watch_boot), "lost",
-          limits=Limits(reconnect_s=0.1, boot_s=99))  # fmt: skip
+          limits=Limits(link_s=0.1, boot_s=99))  # fmt: skip
     assert waits == [0.1, 0.1]
     patient.broken = frozenset()
     waits.clear()
     climb(Means(reconnect, means.quarantine, {}, power_cycle=means.power_cycle, watch_boot=means.watch_boot), "lost",
-          limits=Limits(reconnect_s=0.1, boot_s=99))  # fmt: skip
+          limits=Limits(link_s=0.1, boot_s=99))  # fmt: skip
     assert waits == [0.1, 99]
 
 
