@@ -134,7 +134,7 @@ class Session:
             skip_bytes: of that file, which the board has already.
             timeout_s: afterwards it is given up; its process on the board gets SIGHUP from its SSH server.
             check: another status than 0 is an error.
-            quiet: its stdout is an answer for us, not words for the user.
+            quiet: what it says is an answer for us, not words for the user; the log has it all the same.
             progress: is told how many bytes of `stdin` have gone.
 
         Raises:
@@ -153,7 +153,7 @@ class Session:
         except (paramiko.SSHException, EOFError, OSError) as error:
             raise Offline(self.target, "the SSH connection ended; is the board still up?") from error
         out = _Words(channel.recv, lambda text: self._said("out", text, tell=not quiet))
-        err = _Words(channel.recv_stderr, lambda text: self._said("err", text, tell=True))
+        err = _Words(channel.recv_stderr, lambda text: self._said("err", text, tell=not quiet))
         try:
             self._feed(channel, stdin, skip_bytes, progress)
             if not channel.status_event.wait(max(0.1, deadline - time.monotonic())):

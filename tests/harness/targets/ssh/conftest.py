@@ -1,0 +1,51 @@
+"""The system's own sshd on loopback, and a home folder of the test's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.sftp_server import SftpServer, find_sshd, sftp_server
+from harness.targets.lab import Ssh, Target, Via
+
+MakeBoard = Callable[..., Target]
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SftpServer]:
+    """A server whose only login is this user with one key."""
+    program = find_sshd()
+    if program is None:
+        pytest.skip("no sshd here: install openssh-server")
+    with sftp_server(tmp_path_factory.mktemp("sshd"), program) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Neither the user's keys and known hosts nor a running SSH agent decide a test."""
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    for name in ("CONFIG", "STATE"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+    return home
+
+
+@pytest.fixture
+def make_board(tmp_path: Path) -> MakeBoard:
+    """`make_board(ssh)`: a target of a lab file in the test's folder."""
+
+    def make(ssh: Ssh, name: str = "bench", board: str = "generic", via: Via | None = None) -> Target:
+        way = via if via is not None else Via("address", "127.0.0.1:50443")
+        return Target(name=name, board=board, environment="cpu", via=way, base=tmp_path, ssh=ssh)
+
+    return make
+
+
+def login(server: SftpServer, **more: str) -> Ssh:
+    """With the server's key."""
+    return Ssh("127.0.0.1", server.user, server.key, server.port, **more)  # type: ignore[arg-type]
