@@ -99,7 +99,6 @@ def _processor_time(agent: AgentClient, pid: int, effort: Effort) -> Row:
         figure=f"processor time of an agent that samples at {1 / INTERVAL_S:g} Hz",
         unit="% of a core",
         ours=tuple(shares),
-        goal=Goal("ours", most=1.0),
     )
 
 

@@ -118,7 +118,7 @@ class LinuxSampler:
         """See `agents.boards.base.Sampler.sample`."""
         memory = memory_bytes(self._sources.text("proc/meminfo"))
         total, available = memory.get("MemTotal"), memory.get("MemAvailable")
-        power = {**self._hwmon.power_mw(), **self._energy.power_mw()}
+        power = self.power_mw()
         reasons = self.throttle_reasons()
         clock = self.cpu_clock_mhz()
         return Telemetry(
@@ -126,7 +126,7 @@ class LinuxSampler:
             ram_used_mb=(total - available) / _MEBIBYTE if total is not None and available is not None else None,
             ram_total_mb=total / _MEBIBYTE if total is not None else None,
             cpu_percent=self.cpu_percent(),
-            temperature_c={**self._zones.temperatures(), **self._hwmon.temperatures()},
+            temperature_c=self.temperature_c(),
             power_mw=power,
             # The other zones of RAPL are packages and parts of them: neither covers the machine.
             total_power_mw=power.get(PLATFORM),
@@ -155,6 +155,14 @@ class LinuxSampler:
             share = 100.0 * (busy - busy_before) / passed if passed > 0 else 0.0
             loads.append(round(min(max(share, 0.0), 100.0), 1))
         return loads
+
+    def temperature_c(self) -> Mapping[str, float]:
+        """Zones of the kernel, then sensors of hwmon."""
+        return {**self._zones.temperatures(), **self._hwmon.temperatures()}
+
+    def power_mw(self) -> Mapping[str, float]:
+        """Rails of hwmon, then the processor's energy counters."""
+        return {**self._hwmon.power_mw(), **self._energy.power_mw()}
 
     def throttle_reasons(self) -> list[str] | None:
         """Why the processor is slowed down, or about to be; None where nothing here would tell."""

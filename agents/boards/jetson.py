@@ -89,6 +89,7 @@ class JetsonSampler(LinuxSampler):
         self._over_current = OverCurrent(sources)
         self._power_limits = PowerLimits(sources, self._gpu)
         self._rails = TegraRails(sources)
+        self._told = Telemetry(0.0)
         self._line: TegrastatsLine | None = None
         self._line_at_s = 0.0
         self._interval_s = min(max(interval_s * 1e3, _LEAST_INTERVAL_MS), _MOST_INTERVAL_MS) / 1e3
@@ -99,22 +100,18 @@ class JetsonSampler(LinuxSampler):
 
     def sample(self) -> Telemetry:
         """See `agents.boards.base.Sampler.sample`."""
-        linux = super().sample()
         line = self._newest_line()
-        told = telemetry_of(line, linux.unix_s) if line is not None else Telemetry(linux.unix_s)
-        power = told.power_mw or self._rails.power_mw() or linux.power_mw
-        total_mw, rail = total_power(power)
+        self._told = told = telemetry_of(line, 0.0) if line is not None else Telemetry(0.0)
+        linux = super().sample()
+        total_mw, rail = total_power(linux.power_mw)
         gpu_mhz = self._gpu.clock_mhz() or told.clock_mhz
         clocks = {**linux.clocks_mhz, **told.clocks_mhz, **({"gpu": gpu_mhz} if gpu_mhz is not None else {})}
-        zones = {name: value for name, value in told.temperature_c.items() if not is_placeholder(name)}
         return replace(
             linux,
             ram_used_mb=told.ram_used_mb if told.ram_used_mb is not None else linux.ram_used_mb,
             ram_total_mb=told.ram_total_mb if told.ram_total_mb is not None else linux.ram_total_mb,
             cpu_percent=told.cpu_percent or linux.cpu_percent,
             gpu_percent=told.gpu_percent if told.gpu_percent is not None else self._gpu.percent(),
-            temperature_c=zones or linux.temperature_c,
-            power_mw=power,
             total_power_mw=total_mw,
             total_power_rail=rail,
             clock_mhz=gpu_mhz,
@@ -126,6 +123,15 @@ class JetsonSampler(LinuxSampler):
         if self._tegrastats is not None:
             self._tegrastats.close()
             self._tegrastats = None
+
+    def temperature_c(self) -> Mapping[str, float]:
+        """Of tegrastats, else of the kernel: a sensor behind I2C is not asked twice."""
+        zones = {name: value for name, value in self._told.temperature_c.items() if not is_placeholder(name)}
+        return zones or super().temperature_c()
+
+    def power_mw(self) -> Mapping[str, float]:
+        """Of tegrastats, else of the monitors, else of whatever the kernel shows."""
+        return self._told.power_mw or self._rails.power_mw() or super().power_mw()
 
     def throttle_reasons(self) -> list[str] | None:
         """The kernel's reasons, over-current events, and changes of the power mode or the GPU's clock range."""

@@ -17,6 +17,7 @@ TOOL_FOLDERS = ("usr/sbin", "usr/bin", "sbin", "bin", "usr/local/bin", "opt/vc/b
 _MAX_ANSWER_BYTES = 256 << 10
 #: A small file of the kernel is at most one page; /proc/stat of a large machine is a few.
 _MAX_FILE_BYTES = 256 << 10
+_CHUNK_BYTES = 16 << 10
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,19 @@ def tool_environment() -> dict[str, str]:
 def read_text(path: Path) -> str:
     """A small file of the kernel, stripped; "" when it cannot be read (sensors come and go)."""
     try:
-        with path.open("rb") as file:
-            return file.read(_MAX_FILE_BYTES).decode("utf-8", "replace").strip("\0 \n\t")
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, ValueError):
         return ""
+    # Not through a file object: a sample reads dozens of these, and the board is being measured.
+    data = b""
+    try:
+        while len(data) < _MAX_FILE_BYTES and (chunk := os.read(file, _CHUNK_BYTES)):
+            data += chunk
+    except OSError:
+        return ""
+    finally:
+        os.close(file)
+    return data.decode("utf-8", "replace").strip("\0 \n\t")
 
 
 def read_number(path: Path) -> float | None:
