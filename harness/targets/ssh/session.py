@@ -299,13 +299,14 @@ def _connect(target: Target, ssh: Ssh) -> paramiko.Transport:
     keys = load_known_hosts(target.base)
     known = [one for name in known_types(keys, ssh) for one in _signatures(name)]
     transport = _handshake(target, ssh, [*known, *(name for name in KEY_TYPES if name not in known)])
+    shown = transport.get_remote_server_key().get_name()
     try:
         _check(target, ssh, transport, keys)
     except Refused:
         if ssh.host_key is None:
             raise
         # A fingerprint does not say its key's type, and a server shows one key a connection: ask for the others.
-        other = _other_key(target, ssh, transport.get_remote_server_key().get_name(), keys)
+        other = _other_key(target, ssh, shown, keys)
         if other is None:
             raise
         return other

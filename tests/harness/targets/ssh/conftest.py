@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -49,3 +52,33 @@ def make_board(tmp_path: Path) -> MakeBoard:
 def login(server: SftpServer, **more: str) -> Ssh:
     """With the server's key."""
     return Ssh("127.0.0.1", server.user, server.key, server.port, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def free_port() -> int:
+    """Nobody listens there."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def mute() -> Iterator[int]:
+    """Somebody listens there who hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            with suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        yield int(listener.getsockname()[1])
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def known(sshd: SftpServer, tmp_path: Path) -> None:
+    """The server's key is in the lab's known_hosts."""
+    key = sshd.key.with_name("host-key.pub").read_text()
+    (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{sshd.port} {key}")
