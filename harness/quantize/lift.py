@@ -86,8 +86,9 @@ def _convert(model: ModelProto, opset: int, what: str) -> ModelProto:
     remedy = "export it at a newer opset"
     try:
         masked = _mask_softmax(model)
+        masked.ir_version = max(masked.ir_version, NEEDED_IR)  # before IR 4 the converter wants constants as inputs
         lifted = _unmask_softmax(version_converter.convert_version(masked, NEEDED_OPSET))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, version_converter.ConvertError) as error:
         reason = str(error).splitlines()[0][:160]
         msg = f"{what}: cannot be lifted from opset {opset} to {NEEDED_OPSET} ({reason}); {remedy}"
         raise UserError(msg) from error

@@ -79,6 +79,11 @@ def test_every_ir_version_with_initializers_among_the_inputs(
     assert run(result.path, image())[0].shape == (64, 2, 6, 6)
 
 
+def test_ir_version_3_without_its_constants_among_the_inputs(builder: Callable[..., Any], quantized: Quantized) -> None:
+    """Not what IR 3 allowed, but what edited files have, and the runtime takes."""
+    assert quantized(conv_network(builder, opset=9, ir_version=3), image()).quantized_layers == 3
+
+
 def test_an_opset_of_the_future_is_refused_in_one_line(builder: Callable[..., Any], quantized: Quantized) -> None:
     with pytest.raises(UserError, match=r"cannot load it .*opset") as caught:
         quantized(conv_network(builder, opset=onnx.defs.onnx_opset_version() + 3), image())
