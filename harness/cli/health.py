@@ -28,7 +28,9 @@ def health_table(found: Sequence[TargetHealth]) -> Group:
         )
         style = "" if one.fit else "red"
         table.add_row(*(Text(cell) for cell in cells), style=style)
-    remarks = [Text(f"{one.name}: {text}") for one in found for text in (one.problem, *one.warnings) if text]
+    remarks = [
+        Text(f"{one.name}: {text}") for one in found for text in (one.problem, *one.warnings, *one.remarks) if text
+    ]
     return Group(table, *remarks)
 
 

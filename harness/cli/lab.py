@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import Json, Lab, Targets, names
 from harness.errors import ExitCode
+
+if TYPE_CHECKING:
+    from harness.targets.cross_isa import IsaCase
 
 targets_app = typer.Typer(help="The boards of the lab.", no_args_is_help=True)
 certificates_app = typer.Typer(help="The lab's own certificates, for mutual TLS.", no_args_is_help=True)
@@ -59,7 +63,13 @@ def check(lab: Lab = None, targets: Targets = None, as_json: Json = False) -> in
 
     loaded = load_lab(find_lab(lab, None))
     chosen = loaded.select(names(targets)) if targets else list(loaded.targets.values())
-    found = check_targets(chosen)
+
+    def cases() -> Sequence[IsaCase]:
+        from harness.demo.cross_isa import digits_cases  # only boards of another instruction set need them
+
+        return digits_cases()
+
+    found = check_targets(chosen, cases=cases)
     if as_json:
         typer.echo(json.dumps([one.as_json() for one in found], indent=2))
     else:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ from harness.errors import BoardError, UserError
 from harness.targets.canary import Canary, CanaryVerdict, canary, judge
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
+from harness.targets.cross_isa import IsaCase, IsaFinding, compare_with_host
 from harness.targets.quarantine import quarantined
 from harness.targets.values import BoardInfo, SessionChoice
 
@@ -40,6 +43,8 @@ class TargetHealth:
         warnings: what a run will survive, one line each.
         round_trip_ms: fastest of a few smallest calls.
         canary: what its int8 arithmetic does.
+        cross_isa: largest difference from this host by form of the network; None where nothing was compared.
+        remarks: what was found beside that, one line each.
     """
 
     name: str
@@ -59,6 +64,8 @@ class TargetHealth:
     storage_free_bytes: int | None = None
     round_trip_ms: float | None = None
     canary: str | None = None
+    cross_isa: dict[str, float] | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def fit(self) -> bool:
@@ -76,6 +83,7 @@ def check_targets(
     work_dir: Path | None = None,
     stop: threading.Event | None = None,
     on_result: Callable[[TargetHealth], None] | None = None,
+    cases: Callable[[], Sequence[IsaCase]] | None = None,
 ) -> list[TargetHealth]:
     """Ask every target, several at once; a target that fails is a result, not an exception.
 
@@ -84,6 +92,7 @@ def check_targets(
         work_dir: where started agents keep their logs; a temporary folder when None.
         stop: ends the check early.
         on_result: called as each answer comes, from the thread that asked.
+        cases: networks to compare boards of another instruction set with this host by; asked for once, if at all.
 
     Returns:
         One result a target, in the order of `targets`.
@@ -96,8 +105,10 @@ def check_targets(
         network = folder / "canary.onnx"
         network.write_bytes(reference.model)
 
+        comparison = _Comparison(cases, folder)
+
         def ask(target: Target) -> TargetHealth:
-            health = _check(target, network, reference, work_dir or folder, stop)
+            health = _check(target, network, reference, comparison, work_dir or folder, stop)
             if on_result is not None:
                 on_result(health)
             return health
@@ -107,7 +118,12 @@ def check_targets(
 
 
 def _check(
-    target: Target, network: Path, reference: Canary, work_dir: Path, stop: threading.Event | None
+    target: Target,
+    network: Path,
+    reference: Canary,
+    comparison: _Comparison,
+    work_dir: Path,
+    stop: threading.Event | None,
 ) -> TargetHealth:
     base = _Known(target.name, target.board, target.environment, target.via.kind)
     aside = quarantined(target)
@@ -117,10 +133,35 @@ def _check(
             base.info = agent.describe()
             base.round_trip_ms = _round_trip_ms(agent)
             base.canary = _fly(agent, network, reference)
+            base.findings, base.remark = comparison.of(agent, base.info)
     except (BoardError, UserError) as error:
         text = error.message if isinstance(error, BoardError) else str(error).removeprefix(f"{target.name}: ")
         return base.health(text if story is None else f"{story}; today: {text}")
     return base.health(story)
+
+
+class _Comparison:
+    """Compares boards with this host; the host's own outputs are computed once, and only when they are needed."""
+
+    def __init__(self, cases: Callable[[], Sequence[IsaCase]] | None, folder: Path) -> None:
+        self._make = cases
+        self._folder = folder
+        self._cases: Sequence[IsaCase] | None = None
+        self._guard = threading.Lock()
+
+    def of(self, agent: AgentClient, info: BoardInfo) -> tuple[tuple[IsaFinding, ...], str | None]:
+        """What was found, and a remark when nothing was compared although it should."""
+        if self._make is None or info.architecture == platform.machine():
+            return (), None
+        ours = metadata.version("onnxruntime")
+        theirs = [one.version for one in info.runtimes if one.name == "onnxruntime" and not one.problem]
+        if ours not in theirs:
+            other = theirs[0] if theirs else "none"
+            return (), f"not compared with this host: ONNX Runtime {other} there, {ours} here"
+        with self._guard:
+            if self._cases is None:
+                self._cases = self._make()
+        return compare_with_host(agent, self._cases, self._folder), None
 
 
 @dataclass
@@ -134,6 +175,8 @@ class _Known:
     info: BoardInfo | None = None
     round_trip_ms: float | None = None
     canary: CanaryVerdict | None = None
+    findings: tuple[IsaFinding, ...] = ()
+    remark: str | None = None
 
     def health(self, problem: str | None) -> TargetHealth:
         info = self.info
@@ -145,6 +188,8 @@ class _Known:
             problem = f"no runtime can be used on the board ({why}); install onnxruntime there"
         if problem is None and self.canary is CanaryVerdict.DIFFERS:
             problem = "its integer arithmetic differs from the definition of the operators; update its runtime"
+        if problem is None and (failed := [one for one in self.findings if not one.passed]):
+            problem = f"it computes something else than this host ({failed[0].sentence}): update its runtime"
         return TargetHealth(
             name=self.name,
             board=self.board,
@@ -163,7 +208,15 @@ class _Known:
             storage_free_bytes=info.storage_free_bytes,
             round_trip_ms=self.round_trip_ms,
             canary=None if self.canary is None else self.canary.value,
+            cross_isa={one.name: one.worst for one in self.findings} or None,
+            remarks=tuple(self._remarks()),
         )
+
+    def _remarks(self) -> list[str]:
+        said = [self.remark] if self.remark else []
+        if self.findings:
+            said.append(f"against this host: {', '.join(one.sentence for one in self.findings)}")
+        return said
 
     def _warnings(self, info: BoardInfo) -> list[str]:
         said = []
