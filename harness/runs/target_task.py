@@ -327,6 +327,8 @@ class TargetTask:
         notes = []
         if info.emulated:
             notes.append(f"emulated on {info.cpu_model or info.architecture}: outputs and accuracy only, never time")
+            if must_not_saturate(info):
+                notes.append("int8 ran on ONNX Runtime's precise kernels: this x86 has no VNNI and would saturate")
         elif info.board != self.target.board:
             notes.append(
                 f"targets.yaml says {self.target.board}, the agent says {info.board} ({info.architecture}): start it "
