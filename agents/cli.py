@@ -149,7 +149,7 @@ def _replay(options: argparse.Namespace) -> int:
 
     count = 0
     try:
-        with options.replay.open(encoding="utf-8", errors="replace") as file:
+        with options.replay.open(encoding="utf-8-sig", errors="replace") as file:
             for sample in replay(file, family_of(options.board), complain):
                 _write(sample.to_json() if options.json else sample.to_text())
                 count += 1

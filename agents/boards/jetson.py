@@ -26,7 +26,8 @@ from agents.boards.thermal import is_placeholder
 
 #: tegrastats prints at most this often (NVIDIA's documentation allows less, at a load of its own).
 _LEAST_INTERVAL_MS = 100
-_MOST_INTERVAL_MS = 60_000
+#: However seldom a sample is taken, its line is no older.
+_MOST_INTERVAL_MS = 1000
 #: A line older than so many intervals is none of now.
 _STALE_INTERVALS = 3
 #: The first line comes after the first interval; longer than this no sample waits for it.

@@ -15,6 +15,8 @@ from agents.boards.sources import tool_environment
 #: A pipe holds 64 KiB: where so much waits, the tool stood still, and what it printed is old.
 _FULL_BYTES = 60 << 10
 _CHUNK_BYTES = 64 << 10
+#: Between two bursts of what waited; well below a tool's interval.
+_BURST_S = 0.02
 #: A tool that took SIGTERM this long is killed.
 _END_S = 1.0
 
@@ -62,10 +64,8 @@ class LineProcess:
         """
         deadline = time.monotonic() + wait_s
         if len(data := self._drain()) >= _FULL_BYTES:
-            # The line that the tool could not get rid of is as old; the one after it is new.
-            self._rest = b""
-            self._await_line(deadline)
-            data = self._drain()
+            self._drop_old_lines(deadline)
+            data = b""
         found = self._split(data)
         while not found and self._await_line(deadline):
             found = self._split(self._drain())
@@ -89,6 +89,13 @@ class LineProcess:
         if self._ended or left <= 0:
             return False
         return bool(select.select([self._pipe], [], [], left)[0])
+
+    def _drop_old_lines(self, deadline: float) -> None:
+        """What the tool could not get rid of is as old, and comes at once, in one burst or several."""
+        self._rest = b""
+        self._await_line(deadline)
+        while self._drain() and self._await_line(min(deadline, time.monotonic() + _BURST_S)):
+            pass
 
     def _drain(self) -> bytes:
         chunks = []

@@ -17,6 +17,8 @@ from agents.boards.smi_telemetry import telemetry_of
 from agents.boards.sources import Sources
 
 _LEAST_INTERVAL_MS = 100
+#: However seldom a sample is taken, its line is no older.
+_MOST_INTERVAL_MS = 1000
 _STALE_INTERVALS = 3
 #: The driver initializes a GPU without persistence mode in a second or two.
 _FIRST_WAIT_S = 5.0
@@ -57,7 +59,7 @@ class NvidiaSampler(LinuxSampler):
 
     def __init__(self, sources: Sources, interval_s: float = 1.0) -> None:
         self._library = _nvml(sources)
-        self._interval_ms = round(max(interval_s * 1e3, _LEAST_INTERVAL_MS))
+        self._interval_ms = round(min(max(interval_s * 1e3, _LEAST_INTERVAL_MS), _MOST_INTERVAL_MS))
         self._process: LineProcess | None = None
         self._names: tuple[str, ...] = ()
         self._last: GpuReading | None = None

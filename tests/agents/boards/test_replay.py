@@ -44,7 +44,7 @@ def samples_of(text: str, family: str = "generic") -> tuple[list[dict[str, Any]]
 
 def test_one_object_a_line_and_unreadable_lines_by_their_number(tmp_path: Path) -> None:
     file = tmp_path / "orin.txt"
-    file.write_text(f"# a comment\n\n{ORIN_NANO}\nsudo: tegrastats: command not found\x1b[31m\n{ORIN_NANO}\n")
+    file.write_text(f"\ufeff# a comment\n\n{ORIN_NANO}\nsudo: tegrastats: command not found\x1b[31m\n{ORIN_NANO}\n")
     done = command("--board", "jetson-orin-nano", "--replay", str(file), "--json")
     assert done.returncode == 0
     first, second = [json.loads(line) for line in done.stdout.splitlines()]
