@@ -87,26 +87,20 @@ def _design(network: Network, target: Target, model: Path) -> DesignRecord:
         device: Device | None = _dpu(target) if target.bitstream is None else _processor(target, network)
         if device is None:
             return _nothing(network, f"targets.yaml names no bitstream for the {_TYPES[network][0]} network")
-        shape = read_shape(model)
-        if shape.free:  # of sizes that count as 1 no figure means anything in a run
-            return _nothing(network, f"the network leaves sizes open ({'; '.join(shape.free)}): nothing to model")
-        found = estimate_network(shape, device)
+        found = estimate_network(read_shape(model), device)
     except UserError as error:
         return _nothing(network, str(error))
     name = device.name if isinstance(device, Processor) else str(device)
     usual = ""
     if target.bitstream is None and target.dpu is None:
         usual = "the board's usual DPU, since targets.yaml names no `dpu` and no `bitstream`; "
-    rows = (*_speed(found), *_configuration(device), *_resources(found.resources, device))
-    return DesignRecord(
-        network,
-        name,
-        design_digest(device),
-        rows,
-        usual + _caveat(found.error),
-        found.compile_log,
-        found.remarks,
-    )
+    design = (*_configuration(device), *_resources(found.resources, device))
+    digest = design_digest(device)
+    if found.network.free:  # a time of sizes that count as 1 means nothing; what fills the logic is as it is
+        why = f"the network leaves sizes open ({'; '.join(found.network.free)}): no time to model"
+        return DesignRecord(network, name, digest, (*_no_figures(_ROWS[:2], why), *design), usual + why)
+    rows = (*_speed(found), *design)
+    return DesignRecord(network, name, digest, rows, usual + _caveat(found.error), found.compile_log, found.remarks)
 
 
 def _dpu(target: Target) -> DpuConfig:
@@ -130,8 +124,11 @@ def _processor(target: Target, network: Network) -> Device | None:
 
 
 def _nothing(network: Network, reason: str) -> DesignRecord:
-    rows = tuple(DesignRow(metric, None, unit, Source.EMULATED, reason) for metric, unit in _ROWS)
-    return DesignRecord(network, "", "", rows)
+    return DesignRecord(network, "", "", _no_figures(_ROWS, reason))
+
+
+def _no_figures(metrics: Iterable[tuple[str, str]], reason: str) -> tuple[DesignRow, ...]:
+    return tuple(DesignRow(metric, None, unit, Source.EMULATED, reason) for metric, unit in metrics)
 
 
 def _speed(found: Estimate) -> tuple[DesignRow, ...]:

@@ -126,6 +126,7 @@ def test_what_no_model_covers_is_an_empty_row_with_the_reason(tmp_path: Path) ->
     _, int8 = designs_of(target(BOTH), MODEL, broken)
     assert row(int8, "fps").value is None
     assert "leaves sizes open (x: height, width)" in row(int8, "fps").note
+    assert row(int8, "lut_percent").value == 62.31  # the bitstream fills the logic whatever it runs
 
 
 @pytest.mark.parametrize(
