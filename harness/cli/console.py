@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import sys
 import threading
 import time
@@ -99,11 +100,14 @@ def _interact(target: Target, timeout_s: float | None, log: Path) -> int:
 
     spec = _spec(target)
     screen = Screen(sys.stdout.fileno())
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the terminal must not stay raw behind us
+        signal.signal(number, lambda *_: stop.set())
     with ConsoleWatch(target.name, spec, log, purpose=f"console {target.name}", on_bytes=screen) as watch:
         sys.stderr.write(f"{target.name}: {spec.url} at {spec.baud}, Ctrl-] ends, log: {log}\r\n")
-        why = interact(watch, sys.stdin.fileno(), timeout_s=timeout_s)
+        why = interact(watch, sys.stdin.fileno(), timeout_s=timeout_s, stop=stop)
         if why == "input":  # keys from a file or a pipe have ended, the board's answer has not
-            threading.Event().wait(timeout_s)
+            stop.wait(timeout_s)
     sys.stderr.write("\r\n")
     return ExitCode.GOOD
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.errors import BoardError, Offline, TimedOut, Unreachable, UserError
 from harness.record import RecoveryStep
-from harness.targets.console.explain import explained, remarks
+from harness.targets.console.explain import explain, explained, remarks
 from harness.targets.console.watch import ConsoleWatch
 from harness.targets.errors_map import CallCancelled
 from harness.targets.lab import Target
@@ -20,6 +20,8 @@ from harness.targets.recovery_means import recovery_limits, recovery_means
 
 #: A board that is lost a third time has a fault that no reset removes.
 MOST_RESCUES = 2
+#: A terminal server holds a panic's lines back for less than this, s.
+_LAST_WORDS_S = 1.0
 #: Failures that mean the board itself may be gone; others say that it is alive.
 _LOST = (Unreachable, Offline, TimedOut)
 
@@ -84,7 +86,7 @@ class Rescue:
         Raises:
             BoardError: `error` with what the console and the ladder say about it.
         """
-        told = explained(error, self.console.events, time.time()) if self.console is not None else error
+        told = self._explained(error)
         lost = isinstance(error, _LOST) and not isinstance(error, CallCancelled)
         if self.stop.is_set() or not (lost and reached) or self._rescues >= MOST_RESCUES:
             raise told from error
@@ -100,6 +102,13 @@ class Rescue:
             f"the board was lost during the run ({told.message}) and {ended.sentence}; figures are of before and after"
         )
         self.say(f"{ended.sentence}; going on")
+
+    def _explained(self, error: BoardError) -> BoardError:
+        if self.console is None or isinstance(error, CallCancelled):
+            return error
+        noticed = time.time()
+        self.console.await_event(lambda events: explain(events, noticed) is not None, _LAST_WORDS_S, stop=self.stop)
+        return explained(error, self.console.events, noticed)
 
     def _step(self, step: RecoveryStep) -> None:
         self.keep(step)

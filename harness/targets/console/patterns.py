@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from harness.targets.console.events import BootStage, ConsoleEvent, EventKind
 
@@ -17,6 +18,9 @@ _PREFIX = re.compile(
     r"^(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} +\d+ [\d:]{8} \S+ kernel: )?"
     r"(?:\[ *(?P<uptime>\d+\.\d{6})\])?(?:\[ *[TC]\d+\])? *"
 )
+
+#: The stamp alone, wherever in a line a message begins.
+_STAMP = re.compile(r"(?:<\d{1,3}>)?\[ *\d+\.\d{6}\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +142,33 @@ _LOGIN = re.compile(r"^(?!Last )(?:[A-Za-z0-9][\w.-]* )?login:(?: \S+(?: \(autom
 
 
 def recognize(line: str, unix_s: float) -> ConsoleEvent | None:
-    """What a clean line means; None where it means nothing known.
+    """What a clean line means; None where it means nothing known. Of several things it says, the last.
 
     Args:
         line: as `LineAssembler` gives it, with or without the kernel's time stamp.
         unix_s: when it arrived.
     """
-    prefix = _PREFIX.match(line)
+    found = recognize_all(line, unix_s)
+    return found[-1] if found else None
+
+
+def recognize_all(line: str, unix_s: float) -> list[ConsoleEvent]:
+    """Like `recognize`, for a line that holds more than one: the kernel writes where a prompt has left the cursor."""
+    starts = [0, *(match.start() for match in _STAMP.finditer(line) if match.start() > 0), len(line)]
+    pieces = [line[begin:end] for begin, end in pairwise(starts)]
+    return [event for piece in pieces if (event := _recognize(piece.rstrip(), line, unix_s)) is not None]
+
+
+def _recognize(piece: str, line: str, unix_s: float) -> ConsoleEvent | None:
+    prefix = _PREFIX.match(piece)
     assert prefix is not None  # every part of it may be absent
-    text = line[prefix.end() :]
+    text = piece[prefix.end() :]
     uptime_s = float(prefix["uptime"]) if prefix["uptime"] else None
     for rule in _RULES:
         if match := rule.pattern.search(text):
             groups = {name: value or "" for name, value in match.groupdict().items()}
             return ConsoleEvent(rule.kind, rule.summary.format(**groups), line, unix_s, uptime_s, rule.stage)
-    if is_login_prompt(line):
+    if is_login_prompt(piece):
         return ConsoleEvent(EventKind.LOGIN, "login prompt", line, unix_s, stage=BootStage.LOGIN)
     return None
 

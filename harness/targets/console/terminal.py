@@ -29,7 +29,7 @@ class Screen:
     def __call__(self, data: bytes) -> None:
         """Write everything; a reader that has gone is no error of the console."""
         view = memoryview(data)
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # a pipe whose reader left, a terminal that was closed
             while view:
                 view = view[os.write(self._descriptor, view) :]
 

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from harness.errors import BoardError, Unreachable
 from harness.targets.console.events import BootStage, ConsoleEvent, EventKind
 from harness.targets.console.lock import console_lock
 from harness.targets.console.log import TimedLog
-from harness.targets.console.patterns import is_login_prompt, recognize
+from harness.targets.console.patterns import is_login_prompt, recognize_all
 from harness.targets.console.port import READ_WAIT_S, Port, check_url
 from harness.targets.console.text import LineAssembler
 
@@ -127,7 +127,7 @@ class ConsoleWatch:
         self._end.set()
         self._thread.join()
         if rest := self._text.flush():
-            self._log.write(rest, time.time())
+            self._write(rest, time.time())
         self._note("console closed")
         self._stack.close()
 
@@ -188,16 +188,14 @@ class ConsoleWatch:
         found: list[ConsoleEvent] = []
         with self._news:
             for text in texts:
-                self._log.write(text, now)
+                self._write(text, now)
                 if len(self._lines) == KEPT_LINES:
                     self._dropped += 1
                 self._lines.append(ConsoleLine(text, now))
-                event = recognize(text, now) or self._own_prompt(text, now)
-                if event is not None and not (event.kind is EventKind.LOGIN and self._prompt_seen):
-                    found.append(event)
-            partial = self._text.partial
-            if texts or not partial:
+                events = recognize_all(text, now) or self._own_prompt(text, now)
+                found += [event for event in events if event.kind is not EventKind.LOGIN or not self._prompt_seen]
                 self._prompt_seen = False
+            partial = self._text.partial
             if partial and not self._prompt_seen and self._is_prompt(partial):
                 self._prompt_seen = True  # the line may still grow by a typed name: one prompt, one event
                 found.append(ConsoleEvent(EventKind.LOGIN, "login prompt", partial, now, stage=BootStage.LOGIN))
@@ -210,16 +208,21 @@ class ConsoleWatch:
             for event in found:
                 self._on_event(event)
 
-    def _own_prompt(self, text: str, unix_s: float) -> ConsoleEvent | None:
+    def _own_prompt(self, text: str, unix_s: float) -> list[ConsoleEvent]:
         if self._prompt is None or not self._is_prompt(text):
-            return None
-        return ConsoleEvent(EventKind.LOGIN, "login prompt", text, unix_s, stage=BootStage.LOGIN)
+            return []
+        return [ConsoleEvent(EventKind.LOGIN, "login prompt", text, unix_s, stage=BootStage.LOGIN)]
 
     def _is_prompt(self, text: str) -> bool:
         return is_login_prompt(text) if self._prompt is None else self._prompt.search(text) is not None
 
     def _note(self, text: str) -> None:
-        self._log.write(f"-- {text}", time.time())
+        self._write(f"-- {text}", time.time())
+
+    def _write(self, text: str, unix_s: float) -> None:
+        """Keep a line; a disk that is full costs the log, not the watch."""
+        with contextlib.suppress(OSError):
+            self._log.write(text, unix_s)
 
     # -- what others ask ----------------------------------------------------------------------------------------------
 
@@ -299,6 +302,22 @@ class ConsoleWatch:
                 if left_s <= 0 or (stop is not None and stop.is_set()):
                     return None
                 self._news.wait(min(left_s, READ_WAIT_S) if stop is not None else left_s)
+
+    def await_event(
+        self, wanted: Callable[[Sequence[ConsoleEvent]], bool], timeout_s: float, *, stop: threading.Event | None = None
+    ) -> bool:
+        """Wait until the events so far satisfy `wanted`; whether they did in time.
+
+        A board's last words and the end of its connection come at the same moment, and the words are slower.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._news:
+            while not wanted(tuple(self._events)):
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or (stop is not None and stop.is_set()):
+                    return False
+                self._news.wait(min(left_s, READ_WAIT_S))
+        return True
 
     def boot_mark(self) -> int:
         """Like `mark`, in the stream of events: give it to `await_boot` before switching the power."""

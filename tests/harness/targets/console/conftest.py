@@ -66,7 +66,7 @@ def tcp() -> Iterator[TcpConsole]:
 
 
 @pytest.fixture
-def rfc2217(line: Line) -> Iterator[tuple[str, Line]]:
+def rfc2217(line: Line) -> Iterator[tuple[Rfc2217Server, Line]]:
     server = Rfc2217Server(line.path)
-    yield server.url, line
+    yield server, line
     server.close()

@@ -102,31 +102,45 @@ class Rfc2217Server:
         self.url = f"rfc2217://127.0.0.1:{self._listener.getsockname()[1]}"
         self._device = PtySerial(device, timeout=0.05)
         self._end = threading.Event()
+        self._dropped = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            connection, _ = self._listener.accept()
-            connection.settimeout(0.02)
+        while not self._end.is_set():
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                self._pass_on(connection)
 
-            class Sender:
-                def write(self, data: bytes) -> None:
-                    connection.sendall(data)
+    def _pass_on(self, connection: socket.socket) -> None:
+        connection.settimeout(0.02)
+        self._dropped.clear()
 
-            manager = PortManager(self._device, Sender())
-            with connection:
-                while not self._end.is_set():
-                    if data := self._device.read(self._device.in_waiting or 1):
-                        connection.sendall(b"".join(manager.escape(data)))
-                    with contextlib.suppress(TimeoutError):
-                        received = connection.recv(1024)
-                        if not received:
-                            return
-                        self._device.write(b"".join(manager.filter(received)))
+        class Sender:
+            def write(self, data: bytes) -> None:
+                connection.sendall(data)
+
+        manager = PortManager(self._device, Sender())
+        while not self._end.is_set() and not self._dropped.is_set():
+            if data := self._device.read(self._device.in_waiting or 1):
+                connection.sendall(b"".join(manager.escape(data)))
+            with contextlib.suppress(TimeoutError):
+                received = connection.recv(1024)
+                if not received:
+                    return
+                self._device.write(b"".join(manager.filter(received)))
+
+    def drop(self) -> None:
+        """End the connection that is open."""
+        self._dropped.set()
 
     def close(self) -> None:
         self._end.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
         self._listener.close()
         self._thread.join(5)
         self._device.close()

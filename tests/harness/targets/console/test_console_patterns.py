@@ -7,7 +7,7 @@ import pytest
 from harness.errors import Offline
 from harness.targets.console.events import BootStage, ConsoleEvent, EventKind
 from harness.targets.console.explain import explain, explained, remarks
-from harness.targets.console.patterns import is_login_prompt, recognize
+from harness.targets.console.patterns import is_login_prompt, recognize, recognize_all
 
 K = EventKind
 
@@ -160,6 +160,24 @@ def test_a_line_and_its_meaning(line: str, kind: EventKind | None, summary: str)
     assert (found and found.kind, found.summary if found else "") == (kind, summary)
     if found is not None:
         assert (found.line, found.unix_s) == (line, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("line", "kinds"),
+    [  # the kernel does not begin a line of its own
+        ("quantrig-board login: [    6.551264] hrtimer: interrupt took 20352400 ns", [K.LOGIN]),
+        ("raspberrypi login: [  353.498700] Kernel panic - not syncing: sysrq triggered crash", [K.LOGIN, K.PANIC]),
+        ("Password: <0>[  353.498700] Kernel panic - not syncing: sysrq triggered crash", [K.PANIC]),
+        (
+            "[  100.100000] EXT4-fs error (device vda): x[  100.200000] EXT4-fs (vda): Remounting filesystem read-only",
+            [K.IO_ERROR, K.IO_ERROR],
+        ),
+        ("starting job [12.5] ok", []),
+    ],
+)
+def test_lines_that_run_into_each_other(line: str, kinds: list[EventKind]) -> None:
+    assert [event.kind for event in recognize_all(line, 0.0)] == kinds
+    assert (recognize(line, 0.0) is None) == (not kinds)
 
 
 def test_the_kernels_own_time() -> None:

@@ -18,7 +18,7 @@ from harness.errors import Refused, Unreachable, UserError
 from harness.targets.console.events import BootStage, ConsoleEvent, EventKind
 from harness.targets.console.log import TimedLog
 from harness.targets.console.watch import KEPT_LINES
-from tests.harness.targets.console.lines import Board, Line, TcpConsole, Watch, until
+from tests.harness.targets.console.lines import Board, Line, Rfc2217Server, TcpConsole, Watch, until
 
 LOGIN = re.compile("login:")
 
@@ -169,6 +169,16 @@ def test_a_dropped_connection_is_opened_again(tcp: TcpConsole, watch: Watch, tmp
     assert "Z -- console opened again\n" in kept
 
 
+def test_a_panic_behind_a_prompt_of_another_read(line: Line, watch: Watch) -> None:
+    with watch(line.path) as seen:
+        line.say(b"raspberrypi login: ")
+        assert seen.await_boot(10, since=0).reached
+        line.say(b"[  353.498700] Kernel panic - not syncing: sysrq triggered crash\r\n")
+        assert seen.await_event(lambda events: len(events) == 2, 10)
+        assert not seen.await_event(lambda events: len(events) == 3, 0.05)
+        assert [event.kind for event in seen.events] == [EventKind.LOGIN, EventKind.PANIC]
+
+
 def test_what_is_sent_while_the_port_is_lost(tcp: TcpConsole, watch: Watch) -> None:
     with watch(tcp.url) as seen:
         tcp.accept()
@@ -178,14 +188,26 @@ def test_what_is_sent_while_the_port_is_lost(tcp: TcpConsole, watch: Watch) -> N
             seen.send(b"x")
 
 
-def test_rfc2217_carries_both_ways_and_its_escapes(rfc2217: tuple[str, Line], watch: Watch) -> None:
-    url, line = rfc2217
-    with watch(f"{url}?ign_set_control&timeout=5", on_bytes=(passed := bytearray()).extend) as seen:
+def test_rfc2217_carries_both_ways_and_its_escapes(rfc2217: tuple[Rfc2217Server, Line], watch: Watch) -> None:
+    server, line = rfc2217
+    with watch(f"{server.url}?ign_set_control&timeout=5", on_bytes=(passed := bytearray()).extend) as seen:
         line.say(b"\xff\xffdata\r\nraspberrypi login: ")
         assert seen.await_boot(10, since=0).reached
         assert b"\xff\xffdata" in passed
         seen.send(b"pi\xff\r")
         assert line.heard(4) == b"pi\xff\r"
+
+
+def test_a_terminal_server_that_is_restarted(rfc2217: tuple[Rfc2217Server, Line], watch: Watch) -> None:
+    server, line = rfc2217
+    with watch(f"{server.url}?ign_set_control") as seen:
+        line.say(b"before\n")
+        assert seen.expect(re.compile("before"), 10) is not None
+        server.drop()
+        until(lambda: not seen.connected)
+        until(lambda: seen.connected)
+        line.say(b"after\n")
+        assert seen.expect(re.compile("after"), 10) is not None
 
 
 @pytest.mark.skipif(shutil.which("ser2net") is None, reason="no ser2net: apt install ser2net")
