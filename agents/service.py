@@ -16,6 +16,7 @@ import grpc
 from agents import __version__
 from agents.artifacts import ArtifactStore
 from agents.boards.base import Board
+from agents.boards.pool import SamplerPool
 from agents.config import AgentConfig
 from agents.faults import AgentError, Fault
 from agents.frames import Kind
@@ -67,6 +68,7 @@ class AgentService(rpc.AgentServicer):
         self._permits = permits
         self._config = config
         self._board = board
+        self._samplers = SamplerPool(board)
         self._store = store
         self._networks = networks
         self._limiter = limiter
@@ -265,7 +267,7 @@ class AgentService(rpc.AgentServicer):
             raise AgentError(Fault.INVALID, f"interval_s {interval_s}: from {_MIN_INTERVAL_S} to 3600")
         if not 0 <= duration_s < float("inf"):
             raise AgentError(Fault.INVALID, f"duration_s {duration_s}: 0 (until cancelled) or more")
-        with contextlib.closing(self._board.sampler(interval_s)) as sampler:
+        with self._samplers.lend(interval_s) as sampler:
             began = time.monotonic()
             left = _Leaving(context)
             count = 0

@@ -120,7 +120,10 @@ class Sampler(Protocol):
         """The sensors now."""
 
     def close(self) -> None:
-        """End what the sampler started (a vendor's tool that prints readings); it takes no more samples."""
+        """End what the sampler started (a vendor's tool that prints readings); a later sample starts it again.
+
+        What it counts from is kept: the next sample tells of the whole time since the one before.
+        """
 
 
 class Board(Protocol):

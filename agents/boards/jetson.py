@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -92,12 +93,11 @@ class JetsonSampler(LinuxSampler):
         self._rails = TegraRails(sources)
         self._told = Telemetry(0.0)
         self._line: TegrastatsLine | None = None
-        self._line_at_s = 0.0
+        self._line_at_s = -math.inf
         self._interval_s = min(max(interval_s * 1e3, _LEAST_INTERVAL_MS), _MOST_INTERVAL_MS) / 1e3
         self._tegrastats: LineProcess | None = None
-        if (tool := sources.tool("tegrastats")) is not None:
-            with contextlib.suppress(OSError):
-                self._tegrastats = LineProcess([str(tool), "--interval", str(round(self._interval_s * 1e3))])
+        self._tool = sources.tool("tegrastats")
+        self._start()
 
     def sample(self) -> Telemetry:
         """See `agents.boards.base.Sampler.sample`."""
@@ -120,10 +120,16 @@ class JetsonSampler(LinuxSampler):
         )
 
     def close(self) -> None:
-        """End tegrastats."""
+        """End tegrastats, until the next sample."""
         if self._tegrastats is not None:
             self._tegrastats.close()
             self._tegrastats = None
+            self._line_at_s = -math.inf
+
+    def _start(self) -> None:
+        if self._tegrastats is None and self._tool is not None:
+            with contextlib.suppress(OSError):
+                self._tegrastats = LineProcess([str(self._tool), "--interval", str(round(self._interval_s * 1e3))])
 
     def temperature_c(self) -> Mapping[str, float]:
         """Of tegrastats, else of the kernel: a sensor behind I2C is not asked twice."""
@@ -144,6 +150,7 @@ class JetsonSampler(LinuxSampler):
 
     def _newest_line(self) -> TegrastatsLine | None:
         """The last line that tegrastats printed; the one before while it is fresh; None when it prints none."""
+        self._start()
         if self._tegrastats is None:
             return None
         now = time.monotonic()

@@ -7,7 +7,6 @@ carries what vcgencmd sends and prints: an error number, then the text.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import struct
@@ -53,24 +52,23 @@ class Firmware:
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._node: int | None = None
-        with contextlib.suppress(OSError):
-            self._node = os.open(sources.path(_NODE), os.O_RDWR | os.O_CLOEXEC)
-        if self._node is not None and not self._ask_node("version"):
+        self._is_node = bool(self._ask_node("version"))
+        if not self._is_node:
             self.close()
 
     @property
     def is_node(self) -> bool:
         """Whether questions go through the device node."""
-        return self._node is not None
+        return self._is_node
 
     def ask(self, *words: str) -> str:
         """What `vcgencmd` prints for these words; "" when there is no firmware to ask."""
-        if self._node is not None:
+        if self._is_node:
             return self._ask_node(" ".join(words))
         return self._sources.run(["vcgencmd", *words], timeout_s=_TOOL_TIMEOUT_S) or ""
 
     def close(self) -> None:
-        """Let go of the device node."""
+        """Let go of the device node, until the next question."""
         if self._node is not None:
             os.close(self._node)
             self._node = None
@@ -78,7 +76,9 @@ class Firmware:
     def _ask_node(self, command: str) -> str:
         message = question(command)
         try:
-            fcntl.ioctl(self._node if self._node is not None else -1, _IOWR, message, True)
+            if self._node is None:
+                self._node = os.open(self._sources.path(_NODE), os.O_RDWR | os.O_CLOEXEC)
+            fcntl.ioctl(self._node, _IOWR, message, True)
         except OSError:
             return ""
         return answer(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -59,19 +60,22 @@ class NvidiaSampler(LinuxSampler):
 
     def __init__(self, sources: Sources, interval_s: float = 1.0) -> None:
         self._library = _nvml(sources)
+        self._has_library = self._library is not None
         self._interval_ms = round(min(max(interval_s * 1e3, _LEAST_INTERVAL_MS), _MOST_INTERVAL_MS))
         self._process: LineProcess | None = None
         self._names: tuple[str, ...] = ()
         self._last: GpuReading | None = None
-        self._last_at_s = 0.0
-        tool = sources.tool("nvidia-smi") if self._library is None else None
-        if tool is not None:
-            self._start(tool)
+        self._last_at_s = -math.inf
+        self._tool = sources.tool("nvidia-smi") if self._library is None else None
+        self._fields = list(REASONS_FIELDS)
+        self._start()
         self._reading: GpuReading | None = None
         super().__init__(sources)
 
     def sample(self) -> Telemetry:
         """See `agents.boards.base.Sampler.sample`."""
+        if self._has_library and self._library is None:
+            self._library = _nvml(self._sources)
         self._reading = self._library.read() if self._library is not None else self._newest()
         linux = super().sample()
         if self._reading is None:
@@ -89,10 +93,11 @@ class NvidiaSampler(LinuxSampler):
         )
 
     def close(self) -> None:
-        """End nvidia-smi, or let go of the library."""
+        """End nvidia-smi, or let go of the library, until the next sample."""
         if self._process is not None:
             self._process.close()
             self._process = None
+            self._last_at_s = -math.inf
         if self._library is not None:
             self._library.close()
             self._library = None
@@ -105,23 +110,28 @@ class NvidiaSampler(LinuxSampler):
             return linux
         return [*told.throttled_by, *(linux or [])]
 
-    def _start(self, tool: Path) -> None:
+    def _start(self) -> None:
         """With the spelling of the reasons that this driver takes: an unknown field ends nvidia-smi at once."""
-        for field in REASONS_FIELDS:
-            command = [str(tool), f"--query-gpu={','.join((*QUERY, field))}", "--format=csv", f"--id={_INDEX}"]
+        if self._process is not None or self._tool is None:
+            return
+        for field in self._fields:
+            command = [str(self._tool), f"--query-gpu={','.join((*QUERY, field))}", "--format=csv", f"--id={_INDEX}"]
             try:
                 process = LineProcess([*command, f"--loop-ms={self._interval_ms}"])
             except OSError:
-                return
+                break
+            self._names = ()
             for line in process.lines(_FIRST_WAIT_S):
                 self._names = self._names or parse_header(line) or ()
                 self._take(line)
             if self._names:
-                self._process = process
+                self._process, self._fields = process, [field]
                 return
             process.close()
+        self._tool = None  # it answers nothing here: not asked again
 
     def _newest(self) -> GpuReading | None:
+        self._start()
         if self._process is None:
             return None
         fresh = time.monotonic() - self._last_at_s < _STALE_INTERVALS * self._interval_ms / 1e3

@@ -94,7 +94,7 @@ class RaspberryPiSampler(LinuxSampler):
         )
 
     def close(self) -> None:
-        """Let go of the device node."""
+        """Let go of the device node, until the next sample."""
         self._firmware.close()
 
     def throttle_reasons(self) -> list[str] | None:
