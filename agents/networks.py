@@ -32,7 +32,7 @@ _IDLE_S = 600.0
 #: No single warm-up or block is longer, whatever a host asks for.
 BLOCK_LIMIT_S = 900.0
 #: A compiler at work is told to the host this often, but no oftener than a host of any version takes (64 phases).
-_BEAT_S = 5.0
+_BEAT_S = 2.0
 _MAX_BEATS = 48
 _POLL_S = 0.2
 

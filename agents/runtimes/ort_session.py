@@ -102,6 +102,7 @@ def make_session(data: bytes, options: pb.SessionOptions, plan: Plan, home: Path
             providers=[name for name, _ in plan.providers],
             provider_options=[dict(given) for _, given in plan.providers],
             disabled_optimizers=list(options.disabled_optimizers),
+            enable_fallback=0,  # or the package would print an error and go on with another provider
         )
     except Exception as error:  # noqa: BLE001 - the library has no common base class for its exceptions
         raise explained("the network cannot be loaded", error) from None
@@ -124,7 +125,11 @@ def works(provider: str, options: Mapping[str, str] | None = None) -> str:
     settings.log_severity_level = _ERRORS_ONLY
     try:
         session = ort.InferenceSession(
-            SMALLEST, settings, providers=[provider, CPU], provider_options=[dict(options or {}), {}]
+            SMALLEST,
+            settings,
+            providers=[provider, CPU],
+            provider_options=[dict(options or {}), {}],
+            enable_fallback=0,
         )
     except Exception as error:  # noqa: BLE001 - as in make_session
         return one_line(f"{provider} does not start: {error}")

@@ -34,7 +34,7 @@ START_S = 20.0  # for a loaded machine; how fast it must be is a test of its own
 class AgentProcess:
     """`python -m agents serve` at work, and a host's side of its calls."""
 
-    def __init__(self, data_dir: Path, *options: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(self, data_dir: Path, *options: str, env: Mapping[str, str] | None = None, cwd: Path = ROOT) -> None:
         command = [sys.executable, "-m", "agents", "serve", "--data", str(data_dir), "--ready-json"]
         command += ["--exit-on-stdin-eof", *options]
         if "--listen" not in options:
@@ -44,7 +44,7 @@ class AgentProcess:
         began = time.monotonic()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT, env=env
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=cwd, env=env
             )
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], START_S)
