@@ -117,7 +117,7 @@ def current_tree(target: str) -> Tree:
     tree = newest_tree()
     remedy = f"`quantrig targets provision {target}` makes it (under two minutes, once)"
     if tree is None:
-        raise UserError(f"{target}: its ARM system is not on this machine yet; {remedy}")
+        raise UserError(f"{target}: its ARM system for `via: qemu` is not on this machine yet; {remedy}")
     if list(tree.manifest.requirements) != agent_requirements():
         raise UserError(f"{target}: its ARM system was made for another version of the agent; {remedy}")
     return tree
