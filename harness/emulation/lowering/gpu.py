@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
-from harness.emulation.exact import Carrier, Value, carrier_for
+from harness.emulation.exact import Carrier, Value
 from harness.emulation.integer_network import Constant, IntegerNetwork, QuantizedTensor
 from harness.emulation.lowering.context import Context, Uncovered
-from harness.emulation.lowering.weighted import Product, whole_sums
+from harness.emulation.lowering.weighted import Product, sums_of_activations, whole_sums
 from harness.quantize.graph import attribute
 
 #: Stands between a convolution and its factor: the runtime would fold the factor into the weights.
@@ -100,16 +100,7 @@ def _bias(context: Context, node: NodeProto, bias: str) -> str:
 
 
 def _activations(context: Context, node: NodeProto, first: QuantizedTensor, second: QuantizedTensor) -> Carrier:
-    e = context.expressions
-    length = context.shape(node.input[0])[-1]
-    if length is None:
-        raise Uncovered("the length of its sums is not known before it runs")
-    one, other = context.value(first), context.value(second)
-    corners = [a * b * length for a in (one.low, one.high) for b in (other.low, other.high)]
-    low, high = min(*corners, Fraction(0)), max(*corners, Fraction(0))
-    carrier = carrier_for(low, high, 0)
-    names = [e.as_carrier(value, carrier).name for value in (one, other)]
-    total = Value(e.node("MatMul", names), carrier, low, high, 0)
-    factor = e.array(np.asarray(np.float32(first.step) * np.float32(second.step), np.float32))
+    total = sums_of_activations(context, node, first, second)
+    factor = context.expressions.array(np.asarray(np.float32(first.step) * np.float32(second.step), np.float32))
     _scaled(context, total, factor, None, node.output[0])
-    return carrier
+    return total.carrier

@@ -285,8 +285,20 @@ def two_activations(context: Context, layer: Layer) -> Outcome:
     first, second = layer.operands[0], layer.operands[1]
     if not isinstance(first, QuantizedTensor) or not isinstance(second, QuantizedTensor):
         raise Uncovered("its operands are no integers")
+    value = sums_of_activations(context, layer.node, first, second)
+    shift = exponent(first) + exponent(second) - exponent(layer.result)
+    return leave(context, layer, context.expressions.times(value, Fraction(2) ** shift))
+
+
+def sums_of_activations(context: Context, node: NodeProto, first: QuantizedTensor, second: QuantizedTensor) -> Value:
+    """Σ a·b of the integers of two tensors.
+
+    Raises:
+        NotExact: double precision does not hold the sums.
+        Uncovered: the length of the sums is not known.
+    """
     e = context.expressions
-    length = context.shape(layer.node.input[0])[-1]
+    length = context.shape(node.input[0])[-1]
     if length is None:
         raise Uncovered("the length of its sums is not known before it runs")
     one, other = context.value(first), context.value(second)
@@ -294,10 +306,7 @@ def two_activations(context: Context, layer: Layer) -> Outcome:
     low, high = min(*corners, Fraction(0)), max(*corners, Fraction(0))
     carrier = carrier_for(low, high, 0)
     names = [e.as_carrier(value, carrier).name for value in (one, other)]
-    value = Value(e.node("MatMul", names), carrier, low, high, 0)
-    return leave(
-        context, layer, e.times(value, Fraction(2) ** (exponent(first) + exponent(second) - exponent(layer.result)))
-    )
+    return Value(e.node("MatMul", names), carrier, low, high, 0)
 
 
 def lower_product(context: Context, layer: Layer) -> Outcome:
