@@ -31,7 +31,7 @@ _LEAST_INTERVAL_MS = 100
 _MOST_INTERVAL_MS = 1000
 #: A line older than so many intervals is none of now.
 _STALE_INTERVALS = 3
-#: The first line comes after the first interval; longer than this no sample waits for it.
+#: The first line comes after the start and an interval; a tool that takes longer than this is given up.
 _FIRST_WAIT_S = 2.0
 
 
@@ -153,11 +153,19 @@ class JetsonSampler(LinuxSampler):
         self._start()
         if self._tegrastats is None:
             return None
-        now = time.monotonic()
-        fresh = now - self._line_at_s < _STALE_INTERVALS * self._interval_s
-        wait_s = 0.0 if fresh else min(2 * self._interval_s, _FIRST_WAIT_S)
+        age_s = time.monotonic() - self._line_at_s
+        if age_s < _STALE_INTERVALS * self._interval_s:
+            wait_s = 0.0
+        else:
+            wait_s = _FIRST_WAIT_S if age_s == math.inf else 2 * self._interval_s
         for text in reversed(self._tegrastats.lines(wait_s)):
             if (line := parse_tegrastats(text)) is not None:
                 self._line, self._line_at_s = line, time.monotonic()
                 return line
-        return self._line if fresh else None
+        if wait_s == 0.0:
+            return self._line
+        if age_s == math.inf:
+            # It starts and says nothing: no later sample waits for it again.
+            self.close()
+            self._tool = None
+        return None

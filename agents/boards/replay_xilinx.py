@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from agents.boards.base import Telemetry
 from agents.boards.parse import hwmon, platformstats
 from agents.boards.parse.xdputil import parse_show_dpu, parse_xdputil
+from agents.boards.som import som_total
 
 #: A longer JSON is no answer of xdputil.
 _MAX_JSON_LINES = 2000
@@ -111,16 +112,3 @@ class XilinxRecording:
             clock_mhz=clocks.get("dpu", clocks.get("cpu")),
             clocks_mhz=clocks,
         )
-
-
-def som_total(power_mw: dict[str, float]) -> tuple[float | None, str | None]:
-    """The one documented total of these boards: the power monitor at the input of a K26 SOM (ina260_u14).
-
-    The many monitors of a ZCU102 or ZCU104 sit behind its converters and leave rails out: their sum is no total.
-    """
-    if platformstats.TOTAL in power_mw:
-        return power_mw[platformstats.TOTAL], platformstats.TOTAL
-    for name, value in power_mw.items():
-        if name.startswith("ina260_u14/"):
-            return value, name
-    return None, None

@@ -11,7 +11,7 @@ from agents.boards.hwmon import IioTemperatures
 from agents.boards.parse.platformstats import TOTAL, parse_platformstats
 from agents.boards.parse.xdputil import DpuQuery, parse_show_dpu, parse_xdputil
 from agents.boards.parse.xmutil import active_applications
-from agents.boards.replay_xilinx import som_total
+from agents.boards.som import som_total
 from agents.boards.sources import Sources, read_text
 
 #: xdputil loads the runtime and opens the device; it answers within a few seconds or hangs with the logic.
