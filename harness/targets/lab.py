@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from platformdirs import user_config_path
 from pydantic import Discriminator, Field, Tag, field_validator
@@ -24,6 +24,8 @@ from harness.targets.power.values import Power
 from harness.yamlfile import Document, FileModel, one_of, parse_yaml, read_yaml, validate
 
 LAB_FILE = "targets.yaml"
+#: Machines of QEMU's system mode (`harness.targets.qemu_system.recipe`).
+MACHINES = ("virt",)
 DpuArch = Literal["B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096"]
 ViaKind = Literal["local", "emulated", "qemu", "address"]
 ServiceKind = Literal["system", "user", "supervisor"]
@@ -37,13 +39,15 @@ class Via:
 
     Args:
         kind: local (an agent started here, really measured), emulated or qemu (a stand-in here), address (on a board).
-        address: HOST:PORT or unix:PATH; None unless kind is "address".
+        address: HOST:PORT or unix:PATH; None unless kind is "address", or "qemu" with a machine that runs already.
         tls: folder with ca.pem, host.pem and host-key.pem; whether it exists is checked on connecting.
+        machine: of QEMU's system mode; None: user mode.
     """
 
     kind: ViaKind
     address: str | None = None
     tls: Path | None = None
+    machine: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +191,12 @@ class _AddressFile(FileModel):
     tls: str | None = Field(default=None, min_length=1)
 
 
+class _MachineFile(FileModel):
+    qemu: str = Field(min_length=1)
+    address: str | None = None
+    tls: str | None = Field(default=None, min_length=1)
+
+
 class _SshFile(FileModel):
     host: str = Field(min_length=1)
     user: str | None = None
@@ -237,12 +247,18 @@ def _form(value: object) -> str:
     return "word" if isinstance(value, str) else "mapping"
 
 
+def _way(value: object) -> str:
+    return "machine" if isinstance(value, Mapping) and "qemu" in value else _form(value)
+
+
 class _TargetFile(FileModel):
     board: str
     environment: Environment | None = None
     via: Annotated[
-        Annotated[Literal["local", "emulated", "qemu"], Tag("word")] | Annotated[_AddressFile, Tag("mapping")],
-        Discriminator(_form),
+        Annotated[Literal["local", "emulated", "qemu"], Tag("word")]
+        | Annotated[_AddressFile, Tag("mapping")]
+        | Annotated[_MachineFile, Tag("machine")],
+        Discriminator(_way),
     ]
     ssh: _SshFile | None = None
     console: _ConsoleFile | None = None
@@ -336,7 +352,7 @@ def _target(document: Document, name: str, file: _TargetFile, base: Path) -> Tar
             where, f"target name '{name}' may hold a-z, 0-9 and - only (64 at most); write {better or 'board-1'}",
             at_key=True,
         )  # fmt: skip
-    via = Via(file.via) if isinstance(file.via, str) else _address(document, name, file.via, base)
+    via = _via(document, name, file.via, base)
     ssh = file.ssh
     runtime = _RuntimeFile(name=file.runtime) if isinstance(file.runtime, str) else file.runtime or _RuntimeFile()
     kind = find_board(file.board)
@@ -377,13 +393,20 @@ def _target(document: Document, name: str, file: _TargetFile, base: Path) -> Tar
     )
 
 
-def _address(document: Document, name: str, file: _AddressFile, base: Path) -> Via:
+def _via(document: Document, name: str, file: str | _AddressFile | _MachineFile, base: Path) -> Via:
+    if isinstance(file, str):
+        return Via(cast("ViaKind", file))
+    where = ("targets", name, "via")
+    machine = file.qemu if isinstance(file, _MachineFile) else None
+    if machine is not None and machine not in MACHINES:
+        raise document.error((*where, "qemu"), f"{name}: no QEMU machine '{machine}' here{one_of(machine, MACHINES)}")
     tls = None if file.tls is None else find_tls(file.tls, base)
-    try:
-        Address.parse(name, file.address, tls=tls)
-    except UserError as error:
-        raise document.error(("targets", name, "via", "address"), str(error)) from None
-    return Via("address", file.address, tls)
+    if file.address is not None:
+        try:
+            Address.parse(name, file.address, tls=tls)
+        except UserError as error:
+            raise document.error((*where, "address"), str(error)) from None
+    return Via("address" if machine is None else "qemu", file.address, tls, machine)
 
 
 def _path(text: str | None, base: Path) -> Path | None:

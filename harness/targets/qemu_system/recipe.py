@@ -1,0 +1,87 @@
+"""What an emulated board is to be, and what QEMU can make of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from harness.errors import UserError
+from harness.targets.qemu.processors import processor_of
+from harness.yamlfile import one_of
+
+#: Of a guest: four of them fit beside a run on a 16 GiB machine.
+MAX_MEMORY_MB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine of QEMU that we have a kernel and devices for.
+
+    Args:
+        name: for `-machine`.
+        kernel: Debian's package of it.
+        console: the kernel's name of its serial port.
+        modules: drivers that the kernel package has as modules; what they need follows.
+    """
+
+    name: str
+    kernel: str
+    console: str
+    modules: tuple[str, ...]
+
+
+#: Debian's cloud kernel has few drivers beyond those of virtual machines: 21 MB instead of 60.
+MACHINES = {
+    "virt": Machine(
+        "virt",
+        "linux-image-cloud-arm64",
+        "ttyAMA0",
+        ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An emulated board.
+
+    Args:
+        machine: of QEMU, a key of `MACHINES`.
+        board: kind it stands for; it decides the processor.
+        memory_mb: of the guest, MiB.
+        processors: of the guest.
+        agent: whether it starts the agent; without, it is a bare Linux board with Python and SSH, to be provisioned.
+    """
+
+    machine: str = "virt"
+    board: str = "raspberry-pi-4"
+    memory_mb: int = MAX_MEMORY_MB
+    processors: int = 2
+    agent: bool = True
+
+    @property
+    def identity(self) -> str:
+        """Of these fields: 16 hex digits."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    def check(self, target: str) -> Machine:
+        """The machine, when all of this can be emulated.
+
+        Args:
+            target: name in targets.yaml, for the message.
+
+        Raises:
+            UserError: no such machine, no such processor, too much memory.
+        """
+        machine = MACHINES.get(self.machine)
+        if machine is None:
+            raise UserError(f"{target}: no QEMU machine '{self.machine}' here{one_of(self.machine, MACHINES)}")
+        processor_of(target, self.board)
+        if not 256 <= self.memory_mb <= MAX_MEMORY_MB:
+            raise UserError(
+                f"{target}: an emulated board has 256 to {MAX_MEMORY_MB} MiB of memory, not {self.memory_mb}"
+            )
+        if not 1 <= self.processors <= 8:
+            raise UserError(f"{target}: an emulated board has 1 to 8 processors, not {self.processors}")
+        return machine
