@@ -35,12 +35,14 @@ def provision(
 ) -> int:
     """Bring a target everything it needs; a second time nothing is done twice."""
     target = _target(name, lab)
-    if target.via.kind == "address" and target.ssh is not None:
+    if target.via.address is not None and target.ssh is not None:
         return _provision_ssh(target, ca, fresh=fresh, dry_run=dry_run, as_json=as_json)
     if dry_run:
         raise UserError(
             f"{name}: --dry-run is for boards over SSH; on this machine only the user's cache is written to"
         )
+    if target.via.machine is not None:
+        return _provision_board(target, apt_sources, fresh=fresh, as_json=as_json)
     if target.via.kind == "qemu":
         return _provision_qemu(target, apt_sources, fresh=fresh, as_json=as_json)
     raise _nothing_to_do(target)
@@ -49,10 +51,17 @@ def provision(
 def unprovision(name: Name, lab: Lab = None, dry_run: DryRun = False, as_json: Json = False) -> int:
     """Remove what `provision` made for a target, and nothing else."""
     target = _target(name, lab)
-    if target.via.kind == "address" and target.ssh is not None:
+    if target.via.address is not None and target.ssh is not None:
         return _unprovision_ssh(target, dry_run=dry_run, as_json=as_json)
     if dry_run:
         raise UserError(f"{name}: --dry-run is for boards over SSH")
+    if target.via.machine is not None:
+        from harness.targets.qemu_system.use import unprovision as remove_images
+
+        removed = remove_images(target.name)
+        said = "removed the image that all emulated boards share" if removed else "there was nothing to remove"
+        typer.echo(json.dumps({"target": target.name, "removed": removed}) if as_json else f"{target.name}: {said}")
+        return ExitCode.GOOD
     if target.via.kind == "qemu":
         from harness.targets.qemu.provision import unprovision as remove
 
@@ -97,6 +106,28 @@ def _provision_qemu(target: Target, apt_sources: Path | None, *, fresh: bool, as
     else:
         what = f"Python {known.python} and ONNX Runtime {known.onnxruntime} for ARM"
         how = f"made in {known.built_s:.0f} s" if made else "there already"
+        typer.echo(f"{target.name}: {what}, {how}; next: quantrig targets check --targets {target.name}")
+    return ExitCode.GOOD
+
+
+def _provision_board(target: Target, apt_sources: Path | None, *, fresh: bool, as_json: bool) -> int:
+    from harness.cli.display import watching
+    from harness.targets.qemu_system.use import provision as make
+
+    if apt_sources is not None and not apt_sources.is_file():
+        raise UserError(f"--apt-sources {apt_sources}: no such file")
+    with watching(as_json) as observer:
+        path, what, made = make(
+            target,
+            apt_sources=apt_sources,
+            fresh=fresh,
+            progress=lambda phase, done, total: observer.progress(target.name, phase, done, total),
+        )
+        observer.finished(target.name, "ready")
+    if as_json:
+        typer.echo(json.dumps({"target": target.name, "made": made, "path": str(path), "system": what}, indent=2))
+    else:
+        how = "made" if made else "there already"
         typer.echo(f"{target.name}: {what}, {how}; next: quantrig targets check --targets {target.name}")
     return ExitCode.GOOD
 

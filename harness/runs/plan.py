@@ -32,6 +32,7 @@ from harness.runs.networks import calibration_feeds
 from harness.runs.profile import Profile
 from harness.targets.lab import Lab, Target
 from harness.targets.qemu.user_mode import check_ready
+from harness.targets.qemu_system.use import check_ready as check_board_ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,9 @@ def make_plan(
         message = f"{lab.path}: no targets; `quantrig targets add` adds one"
         raise UserError(message)
     for target in targets:
-        if target.via.kind == "qemu":
+        if target.via.machine is not None:
+            check_board_ready(target)
+        elif target.via.kind == "qemu":
             check_ready(target)
     check_designs(targets)
     identity = run_id or new_run_id(job.name)

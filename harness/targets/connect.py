@@ -15,6 +15,7 @@ import grpc
 from harness.targets.addresses import Address, open_link
 from harness.targets.client import AgentClient
 from harness.targets.qemu.user_mode import guest_python
+from harness.targets.qemu_system.use import started_board
 from harness.targets.spawn import spawned_agent
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def connect(target: Target, *, work_dir: Path, stop: threading.Event | None = No
     """A client for `target`, spoken to once (health, description, protocol version) and closed at the end.
 
     Args:
-        target: `local`, `emulated` and `qemu` start an agent here and end it afterwards; `address` reaches one on a
-            board.
+        target: `local`, `emulated` and `qemu` start an agent or a whole board here and end it afterwards; `address`
+            reaches one on a board.
         work_dir: a started agent's log is kept in `work_dir/<target>/agent.log`.
         stop: when set, waits end and no new call starts.
 
@@ -54,7 +55,9 @@ def connect(target: Target, *, work_dir: Path, stop: threading.Event | None = No
     stop = stop if stop is not None else threading.Event()
     via = target.via
     with contextlib.ExitStack() as stack:
-        if via.kind in ("local", "emulated", "qemu"):
+        if via.machine is not None and via.address is None:
+            via = stack.enter_context(started_board(target))
+        if via.address is None:
             interpreter = stack.enter_context(guest_python(target)) if via.kind == "qemu" else None
             emulated = via.kind != "local"
             agent, listening = stack.enter_context(
