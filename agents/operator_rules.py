@@ -17,7 +17,11 @@ STANDARD_DOMAINS = frozenset({"", "ai.onnx.ml"})
 #: A body that the data may repeat without end: only by the agent's policy.
 LOOP_OPERATORS = frozenset({"Loop", "Scan", "SequenceMap"})
 #: What a function of the model may not call itself: a runtime could take the built-in operator for it, or the reverse.
-RESERVED_PREFIXES = ("ai.onnx", "com.microsoft", "com.ms.", "org.pytorch.aten")
+#: The last four are domains in which TensorRT's and Vitis AI's providers register plug-ins and kernels of their own.
+RESERVED_PREFIXES = (
+    *("ai.onnx", "com.microsoft", "com.ms.", "org.pytorch.aten"),
+    *("trt.plugins", "com.xilinx", "com.vitis", "com.amd"),
+)
 #: Operators of `com.microsoft` that quantized and fused networks use (ContribOperators.md of ONNX Runtime). Absent on
 #: purpose: those that load code or files (EPContext, PyOp, ATen, Snpe, Tokenizer), those that loop (BeamSearch,
 #: GreedySearch, Sampling, WhisperBeamSearch), training helpers, and operators of one vendor's kernels.

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import threading
 from pathlib import Path
@@ -92,7 +93,12 @@ class Session:
         names = list(providers or [_CPU])
         options = [dict(one) for one in provider_options or [{} for _ in names]]
         with (_HERE / "sessions.jsonl").open("a") as log:
-            log.write(json.dumps({"providers": names, "options": options, "more": sorted(more)}) + "\n")
+            log.write(
+                json.dumps(
+                    {"providers": names, "options": options, "more": sorted(more), "environment": sorted(os.environ)}
+                )
+                + "\n"
+            )
         for name, given in zip(names, options, strict=True):
             for key in given:
                 if name in _KNOWN and key not in _KNOWN[name]:
