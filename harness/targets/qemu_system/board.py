@@ -12,12 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.targets.boards import find_board
-from harness.targets.lab import Console, Ssh, Target, Via
+from harness.targets.lab import Ssh, Target
 from harness.targets.power.control import PowerControl, open_power
-from harness.targets.power.values import Power
 from harness.targets.qemu_system.golden import (
-    BOOT_TIMEOUT_S,
     Prepared,
     await_agent,
     await_boot,
@@ -35,6 +32,7 @@ from harness.targets.qemu_system.machine import (
     running,
     tell,
 )
+from harness.targets.qemu_system.reach import ssh_of, target_of
 from harness.targets.qemu_system.recipe import Recipe
 
 Progress = Callable[[str, float, float | None], None]
@@ -166,7 +164,7 @@ class QemuBoard:
     @property
     def ssh(self) -> Ssh:
         """Root's login by key, with the pinned key of its SSH server."""
-        return ssh_of(self._ready, self.machine)
+        return ssh_of(self._ready.keys, self.machine)
 
     @property
     def console_url(self) -> str:
@@ -181,7 +179,7 @@ class QemuBoard:
     @property
     def target(self) -> Target:
         """As an entry of targets.yaml: agent, SSH, console and power."""
-        return target_of(self._ready, self.machine)
+        return target_of(self._ready.recipe, self._ready.keys, self.machine)
 
     @property
     def power(self) -> PowerControl:
@@ -231,25 +229,3 @@ def copy_sparse(source: Path, to: Path) -> None:
             old.seek(0)
             new.seek(0)
             shutil.copyfileobj(old, new)
-
-
-def ssh_of(prepared: Prepared, machine: Running) -> Ssh:
-    """The login of a running board."""
-    return Ssh("127.0.0.1", "root", prepared.keys.login, machine.ports.ssh, prepared.keys.fingerprint)
-
-
-def target_of(prepared: Prepared, machine: Running) -> Target:
-    """A running board as an entry of targets.yaml."""
-    kind = find_board(prepared.recipe.board)
-    environment = kind.environment if kind is not None and kind.environment is not None else "cpu"
-    via = Via("qemu", f"127.0.0.1:{machine.ports.agent}", prepared.keys.host_tls, prepared.recipe.machine)
-    return Target(
-        name=machine.name,
-        board=prepared.recipe.board,
-        environment=environment,
-        via=via,
-        base=machine.folder,
-        ssh=ssh_of(prepared, machine),
-        console=Console(f"socket://127.0.0.1:{machine.ports.console}", boot_timeout_s=BOOT_TIMEOUT_S),
-        power=Power(method="qmp", options={"socket": str(machine.power_socket)}, wait_s=1.0, timeout_s=20.0),
-    )

@@ -25,14 +25,13 @@ from harness.targets.qemu_system.machine import (
     running,
     tell,
 )
+from harness.targets.qemu_system.reach import BOOT_TIMEOUT_S, target_of
 from harness.targets.qemu_system.recipe import Machine, Recipe
 from harness.targets.qemu_system.tools import Tools, find_tools
 
 Progress = Callable[[str, float, float | None], None]
 
 SNAPSHOT = "golden"
-#: A cold boot to a serving agent takes about 8 s; a busy machine of two processors several times that.
-BOOT_TIMEOUT_S = 60.0
 #: Written: the pages that the guest has touched, about 300 MB.
 _SAVE_TIMEOUT_S = 120.0
 #: Snapshots kept of one image; older ones are of agents that have changed since.
@@ -171,6 +170,7 @@ def _golden(target: str, bare: Prepared, progress: Progress) -> Path:
             await_boot(machine)
             if bare.recipe.agent:
                 await_agent(machine)
+                _warm(bare, machine)
             tell(machine, "sync", answer="synced", timeout_s=30.0)
             progress("snapshot", 0, None)
             monitor = machine.monitor
@@ -186,3 +186,11 @@ def _golden(target: str, bare: Prepared, progress: Progress) -> Path:
     for old in kept[_KEPT:]:
         old.unlink(missing_ok=True)
     return path
+
+
+def _warm(bare: Prepared, machine: Running) -> None:
+    """Let the agent look for its runtimes once, which it remembers: copies answer at once."""
+    from harness.targets.connect import connect
+
+    with connect(target_of(bare.recipe, bare.keys, machine), work_dir=machine.folder):
+        pass
