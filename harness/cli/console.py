@@ -100,15 +100,22 @@ def _interact(target: Target, timeout_s: float | None, log: Path) -> int:
 
     spec = _spec(target)
     screen = Screen(sys.stdout.fileno())
+
+    def tell(text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGHUP):  # the terminal must not stay raw behind us
         signal.signal(number, lambda *_: stop.set())
     with ConsoleWatch(target.name, spec, log, purpose=f"console {target.name}", on_bytes=screen) as watch:
-        sys.stderr.write(f"{target.name}: {spec.url} at {spec.baud}, Ctrl-] ends, log: {log}\r\n")
-        why = interact(watch, sys.stdin.fileno(), timeout_s=timeout_s, stop=stop)
+        why = interact(
+            watch, sys.stdin.fileno(), timeout_s=timeout_s, stop=stop,
+            on_ready=lambda: tell(f"{target.name}: {spec.url} at {spec.baud}, Ctrl-] ends, log: {log}\r\n"),
+        )  # fmt: skip
         if why == "input":  # keys from a file or a pipe have ended, the board's answer has not
             stop.wait(timeout_s)
-    sys.stderr.write("\r\n")
+    tell("\r\n")
     return ExitCode.GOOD
 
 

@@ -134,16 +134,17 @@ def test_a_board_that_stays_dead_is_set_aside_until_it_is_released(bench: Bench,
     assert [step["name"] for step in target["recovery"]][-1] == "quarantine"
     assert "not recovered within" in target["error"]
 
+    board.dead = False
+    bench.quantrig("targets", "power", "far", "cycle")
     listed = json.loads(bench.quantrig("targets", "list", "--json").stdout)
     assert "the agent stopped answering" in listed[0]["quarantine"]
-    checked = json.loads(bench.quantrig("targets", "check", "--json", code=3).stdout)
-    assert checked[0]["problem"].startswith("quarantined since ")
+    (checked,) = json.loads(bench.quantrig("targets", "check", "--json", code=3).stdout)
+    assert checked["reachable"]  # it is back, and still nobody has looked at it
+    assert checked["problem"].startswith("quarantined since ")
     bench.quantrig("resume", bench.run_id(), code=3)
     assert bench.target("far")["status"] == "quarantined"
 
-    board.dead = False
     assert "far: released" in bench.quantrig("targets", "release", "far").stdout
-    bench.quantrig("targets", "power", "far", "cycle")
     bench.quantrig("resume", bench.run_id())
     assert bench.target("far")["status"] == "done"
 

@@ -9,7 +9,7 @@ import termios
 import threading
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from harness.errors import Unreachable
@@ -34,19 +34,30 @@ class Screen:
                 view = view[os.write(self._descriptor, view) :]
 
 
-def interact(watch: ConsoleWatch, keys: int, *, timeout_s: float | None, stop: threading.Event | None = None) -> str:
+def interact(
+    watch: ConsoleWatch,
+    keys: int,
+    *,
+    timeout_s: float | None,
+    stop: threading.Event | None = None,
+    on_ready: Callable[[], None] | None = None,
+) -> str:
     """Pass keys on until Ctrl-], the end of input, the time-out or `stop`.
 
     Args:
         watch: of the board's console; its `on_bytes` shows what the board says.
         keys: descriptor of the keyboard; a terminal is raw meanwhile and restored afterwards.
         timeout_s: None: as long as the user likes.
+        stop: ends it from another thread or a signal.
+        on_ready: called once every key goes to the board; what is typed before is dropped.
 
     Returns:
         Why it ended: "key", "input", "timeout" or "stop".
     """
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     with _raw(keys):
+        if on_ready is not None:
+            on_ready()
         while True:
             if stop is not None and stop.is_set():
                 return "stop"

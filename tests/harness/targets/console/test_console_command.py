@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import termios
@@ -94,6 +95,24 @@ def test_a_terminal_passes_every_key_on_and_comes_back_as_it_was(lab: Path, line
     os.write(keyboard, b"x\x1d")
     assert process.wait(20) == 0
     assert line.heard(1) == b"x"
+    assert termios.tcgetattr(terminal) == before
+    for end in (keyboard, terminal):
+        os.close(end)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_session_that_is_ended_from_outside_leaves_the_terminal_as_it_was(
+    lab: Path, line: Line, number: signal.Signals
+) -> None:
+    keyboard, terminal = os.openpty()
+    before = termios.tcgetattr(terminal)
+    process = subprocess.Popen(
+        [*QUANTRIG, "pi", "--lab", str(lab)], stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+    )
+    _read_until(keyboard, b"Ctrl-] ends")
+    assert termios.tcgetattr(terminal) != before
+    process.send_signal(number)
+    assert process.wait(20) == 0
     assert termios.tcgetattr(terminal) == before
     for end in (keyboard, terminal):
         os.close(end)
