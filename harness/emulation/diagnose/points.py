@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
-from harness.quantize.graph import Graph, attribute, subgraphs
+from harness.quantize.graph import Graph, subgraphs
 
 #: Functions of one tensor that a layer may have fused behind its operator.
 ACTIVATIONS = frozenset({"Relu", "Clip", "LeakyRelu", "PRelu", "HardSigmoid", "HardSwish", "Sigmoid", "Tanh"})
@@ -136,8 +136,3 @@ def _rename_reads(graph: GraphProto, names: Mapping[str, str]) -> None:
                 node.input[slot] = names[name]
         for body in subgraphs(node):
             _rename_reads(body, names)
-
-
-def int_of(node: NodeProto, name: str, default: int) -> int:
-    """An integer attribute."""
-    return int(attribute(node, name, default))

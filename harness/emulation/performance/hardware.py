@@ -55,41 +55,9 @@ class Placed:
     group: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LayerGroup:
-    """Layers in a row that one module computes one after the other.
-
-    Args:
-        number: from 1.
-        module: that computes them.
-        layers: their names.
-    """
-
-    number: int
-    module: Module
-    layers: tuple[str, ...]
-
-    @property
-    def title(self) -> str:
-        """First and last, "conv_1>>maxpool_4"; the name alone where it is one."""
-        return self.layers[0] if len(self.layers) == 1 else f"{self.layers[0]}>>{self.layers[-1]}"
-
-
 def place_layers(network: NetworkShape, processor: Processor) -> tuple[Placed, ...]:
     """Where each layer is computed, in the network's order."""
     return _Placer(network, processor).place()
-
-
-def layer_groups(placed: tuple[Placed, ...]) -> tuple[LayerGroup, ...]:
-    """The groups of layers, numbered as they were placed."""
-    members: dict[int, list[Placed]] = {}
-    for item in placed:
-        if item.group is not None:
-            members.setdefault(item.group, []).append(item)
-    return tuple(
-        LayerGroup(number, items[0].module or "conv", tuple(item.layer.name for item in items))
-        for number, items in sorted(members.items())
-    )
 
 
 def input_images(network: NetworkShape) -> tuple[Volume, ...]:

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.emulation.performance import mathworks
-from harness.emulation.performance.hardware import layer_groups, place_layers
+from harness.emulation.performance.hardware import place_layers
 from harness.emulation.performance.layers import LayerShape, NetworkShape, Volume, read_shape
 from harness.emulation.performance.mathworks import layer_cycles, time_on_processor
 from harness.emulation.performance.memory_map import memory_map
@@ -288,14 +288,16 @@ def test_groups_break_at_modules_branches_and_software(tmp_path: Path) -> None:
         [weights("w", 4, 3, 3, 3), weights("v", 4, 4, 3, 3), weights("f", 4, 2)],
         (1, 3, 8, 8),
     )
-    groups = layer_groups(place_layers(network, SINGLE))
-    assert [(group.module, group.title) for group in groups] == [
-        ("conv", "a"),
-        ("conv", "b>>c"),
-        ("custom", "sum"),
-        ("conv", "d>>pool"),
-        ("conv", "e"),
-        ("fc", "fc"),
+    placed = [item for item in place_layers(network, SINGLE) if item.group is not None]
+    assert [(item.group, item.module, item.layer.name) for item in placed] == [
+        (1, "conv", "a"),
+        (2, "conv", "b"),
+        (2, "conv", "c"),
+        (3, "custom", "sum"),
+        (4, "conv", "d"),
+        (4, "conv", "pool"),
+        (5, "conv", "e"),
+        (6, "fc", "fc"),
     ]
 
 
