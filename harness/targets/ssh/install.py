@@ -24,13 +24,16 @@ if TYPE_CHECKING:
 INSTALL_TIMEOUT_S = 1200.0
 #: Wheels are kept, their content unpacked beside them: about four times their size, with what pip needs meanwhile.
 _SPACE_FACTOR = 5
-#: A tiny program of the board's Python: the digest of a file, then its final name if that is the right one.
+#: A tiny program of the board's Python: files whose digest is right get their final names, the others are removed and
+#: printed. Arguments in threes: file, final name, sha256.
 _ACCEPT = (
     "import hashlib,os,sys\n"
-    "with open(sys.argv[1],'rb') as f: d=hashlib.file_digest(f,'sha256').hexdigest() if hasattr(hashlib,'file_digest') "
-    "else hashlib.sha256(f.read()).hexdigest()\n"
-    "if d!=sys.argv[3]: os.remove(sys.argv[1]); sys.exit('it arrived damaged')\n"
-    "os.chmod(sys.argv[1],0o644); os.replace(sys.argv[1],sys.argv[2])\n"
+    "for i in range(1,len(sys.argv),3):\n"
+    " part,final,digest=sys.argv[i:i+3]; d=hashlib.sha256()\n"
+    " with open(part,'rb') as f:\n"
+    "  for piece in iter(lambda: f.read(1<<20),b''): d.update(piece)\n"
+    " if d.hexdigest()==digest: os.chmod(part,0o644); os.replace(part,final)\n"
+    " else: os.remove(part); print(os.path.basename(final))\n"
 )
 _SWITCH = (
     "import os,sys\nnew=sys.argv[2]+'.new'\nif os.path.lexists(new): os.remove(new)\n"
@@ -117,16 +120,18 @@ class Installer:
             progress: is told a file's name, its size, and the bytes of it that are there.
 
         Raises:
-            CommandFailed: it arrived damaged twice.
+            BoardError: one arrived damaged twice.
         """
-        for path, digest in wheels.items():
-            final = self._layout.at("wheels", path.name)
-            # Named by content: the rest of another file of that name must never be continued.
-            part = f"{final}.{digest[:12]}.part"
-            have = state.parts.get(part.rpartition("/")[2], 0)
-            size = path.stat().st_size
-            for attempt in (0, 1):
-                start = have if attempt == 0 and have < size else 0
+        rest = dict(wheels)
+        for attempt in range(2):
+            triples: list[str] = []
+            for path, digest in rest.items():
+                final = self._layout.at("wheels", path.name)
+                # Named by content: the rest of another file of that name must never be continued.
+                part = f"{final}.{digest[:12]}.part"
+                have = state.parts.get(part.rpartition("/")[2], 0) if attempt == 0 else 0
+                size = path.stat().st_size
+                start = have if have < size else 0
                 script = 'umask 022; cat >>"$1"' if start else 'umask 022; cat >"$1"'
                 self._session.run(
                     [*self._layout.sudo, "sh", "-c", script, "sh", part],
@@ -136,12 +141,16 @@ class Installer:
                     timeout_s=INSTALL_TIMEOUT_S,
                     progress=partial(progress, path.name, size),
                 )
-                try:
-                    self.owner([self._python, "-I", "-c", _ACCEPT, part, final, digest])
-                    break
-                except CommandFailed:
-                    if attempt or not start:
-                        raise
+                triples += [part, final, digest]
+            command = [*self._layout.sudo, self._python, "-I", "-c", _ACCEPT, *triples]
+            damaged = self._session.run(command, quiet=True, timeout_s=INSTALL_TIMEOUT_S).out.splitlines()
+            rest = {path: digest for path, digest in rest.items() if path.name in damaged}
+            if not rest:
+                return
+        raise BoardError(
+            self._session.target,
+            f"{next(iter(rest)).name} arrived damaged on the board twice; check its storage (dmesg), then try again",
+        )
 
     def install(self, release: Release) -> None:
         """Make the release's environment from the wheels on the board alone; half of one is made anew.
