@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import BoardError, Offline, TimedOut, Unreachable
+from harness.errors import BoardError, Offline, TimedOut, Unreachable, UserError
 from harness.targets.connect import connect
 from harness.targets.power.control import open_power
 from harness.targets.quarantine import quarantine
@@ -32,9 +32,6 @@ def recovery_means(
         work_dir: logs of what is done are kept in `work_dir/<target>/`.
         console: the watch of its console that runs already; None where there is none.
         stop: of the run.
-
-    Raises:
-        UserError: its `power:` names a tool that is not installed.
     """
     stop = stop if stop is not None else threading.Event()
     logs = work_dir / target.name
@@ -45,11 +42,15 @@ def recovery_means(
     if target.power is None:
         absent[CYCLE] = "no `power:` in targets.yaml"
     else:
-        control = open_power(target, log=logs / "power.log", stop=stop)
-        if control.can_cycle:
-            power = control
+        try:
+            control = open_power(target, log=logs / "power.log", stop=stop)
+        except UserError as error:  # a tool that is not installed concerns this rung, not the other targets of the run
+            absent[CYCLE] = str(error)
         else:
-            absent[CYCLE] = "`power:` has no `cycle`, nor both `on` and `off`"
+            if control.can_cycle:
+                power = control
+            else:
+                absent[CYCLE] = "`power:` has no `cycle`, nor both `on` and `off`"
     if console is None:
         absent[WATCH] = "no `console:` in targets.yaml" if target.console is None else "its console could not be opened"
     boots = _Boots(target.name, console, stop) if console is not None else None

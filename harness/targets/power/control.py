@@ -89,25 +89,32 @@ class PowerControl:
     def cycle(self) -> str:
         """Take the power and give it back; raises what `on` raises.
 
-        A switch's own cycle where it has one, else off, a wait, on. Once the power is off, on is tried twice.
+        A switch's own cycle where it has one, else off, a wait, on. Once the power is off, on is tried twice,
+        and after Ctrl-C too.
         """
         if Action.CYCLE in self._switch.abilities:
             return self._do(Action.CYCLE)
         if not self.can_cycle:
             raise UserError(f"{self._target}: power: cannot cycle without `cycle`, or `on` and `off`; add them")
-        said = [self._do(Action.OFF)]
-        self._stop.wait(self._context.power.wait_s)
         try:
-            said.append(self._do(Action.ON))
-        except BoardError:
-            try:
-                said.append(self._do(Action.ON))
-            except BoardError as error:
-                raise type(error)(
-                    self._target, f"{error.message}; the board is without power: quantrig targets power "
-                    f"{self._target} on",
-                ) from error  # fmt: skip
+            said = [self._do(Action.OFF)]
+            self._stop.wait(self._context.power.wait_s)
+        except KeyboardInterrupt:
+            self._on_again()
+            raise
+        said.append(self._on_again())
         return "\n".join(text for text in said if text)
+
+    def _on_again(self) -> str:
+        try:
+            return self._do(Action.ON)
+        except BoardError:
+            pass  # it is kept in the log
+        try:
+            return self._do(Action.ON)
+        except BoardError as error:
+            remedy = f"the board is without power: quantrig targets power {self._target} on"
+            raise type(error)(self._target, f"{error.message}; {remedy}") from error
 
     def status(self) -> PowerStatus:
         """Whether the board has power, as the switch says; unknown where it cannot tell.

@@ -239,6 +239,8 @@ def test_means_follow_from_the_lab_file(tmp_path: Path) -> None:
     half = recovery_means(target(f"{via}, power: {{on: 'true'}}", tmp_path), work_dir=tmp_path)
     assert not half.any
     assert half.absent["power cycle"] == "`power:` has no `cycle`, nor both `on` and `off`"
+    missing = recovery_means(target(f"{via}, power: {{tool: nosuch}}", tmp_path), work_dir=tmp_path)
+    assert missing.absent["power cycle"].startswith("pi: power: no tool 'nosuch' is installed")
     full = target(
         f"{via}, ssh: {{host: pi}}, power: {{cycle: 'echo done', timeout_s: 7}}, "
         "console: {url: /dev/null, boot_timeout_s: 11}",

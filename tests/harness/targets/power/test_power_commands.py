@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -67,6 +68,25 @@ def test_a_stopped_cycle_still_gives_the_power_back(power: MakePower, program: M
     begun = time.monotonic()
     power("{on: pdu on, off: pdu off, wait_s: 60}", stop=stop).cycle()
     assert time.monotonic() - begun < 30
+    assert [words for _, *words in calls(tmp_path)] == [["off"], ["on"]]
+
+
+def test_ctrl_c_between_off_and_on_leaves_no_board_without_power(program: MakeProgram, tmp_path: Path) -> None:
+    program("pdu", RECORD)
+    lab = tmp_path / "targets.yaml"
+    lab.write_text("targets: {pi: {board: generic, via: local, power: {on: pdu on, off: pdu off, wait_s: 60}}}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "targets", "power", "pi", "cycle", "--lab", str(lab)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    log = tmp_path / "state/quantrig/power/pi.log"
+    deadline = time.monotonic() + 30
+    while not (log.exists() and "pi off: done" in log.read_text()):
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (130, "")
     assert [words for _, *words in calls(tmp_path)] == [["off"], ["on"]]
 
 
