@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import BoardError
-from harness.targets.ssh.session import CommandFailed
 
 if TYPE_CHECKING:
     from harness.targets.ssh.board_state import BoardState

@@ -86,7 +86,7 @@ def bench(lab: Path) -> Target:
 def wheel(folder: Path, version: str, *, broken: bool = False) -> Path:
     """The agent's wheel under another version; a broken one says its version and ends when it shall serve.
 
-    It serves and describes itself without numpy and a runtime, which only its networks' processes import: left out here,
+    It serves and describes itself without numpy and a runtime, which only its networks import: left out here,
     so that these tests install in a few seconds.
     """
     source = folder / f"source-{version}" / "agents"
