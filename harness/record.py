@@ -22,6 +22,16 @@ class Shipment:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderShare:
+    """What one provider of a runtime ran of a network: how many nodes, of which operators, their names where known."""
+
+    provider: str
+    count: int
+    operators: dict[str, int]
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Loading:
     """How long a network took to become ready on a board, phase by phase, ms; None where the phase does not exist."""
 
@@ -38,6 +48,8 @@ class Loading:
     warm_up_s: float | None = None
     steady: bool | None = None
     first_ms: float | None = None
+    assigned: tuple[ProviderShare, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)  # of the session, by the runtime's own names
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.errors import Refused
+from harness.judge.figure import Network
 from harness.targets.boards import ARM_FAMILIES, find_board
 from harness.targets.lab import Target
 from harness.targets.values import BoardInfo
@@ -38,6 +39,16 @@ def check_identity(target: Target, info: BoardInfo) -> None:
             "or the address, or start the agent with --emulated"
         )
         raise Refused(target.name, message)
+
+
+def runtime_for(target: Target, network: Network) -> str:
+    """Name of the agent's runtime for a network; "" is the board's default.
+
+    A DPU runs int8 only, so the float network of an FPGA board runs on its ARM cores, whatever runs the int8 one.
+    """
+    kind = find_board(target.board)
+    on_arm = network is Network.FLOAT and kind is not None and kind.family == "xilinx"
+    return "onnxruntime" if on_arm else target.runtime or ""
 
 
 def must_not_saturate(info: BoardInfo) -> bool:

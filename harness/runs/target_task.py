@@ -18,12 +18,13 @@ from harness.record import (
     BlockRecord,
     DesignRecord,
     Loading,
+    ProviderShare,
     RecoveryStep,
     Shipment,
     TargetRecord,
     TelemetryRecord,
 )
-from harness.runs.board import board_key, check_identity, must_not_saturate
+from harness.runs.board import board_key, check_identity, must_not_saturate, runtime_for
 from harness.runs.inference import infer_chunk, infer_sequence
 from harness.runs.interrupt import Interrupted
 from harness.runs.locks import board_alone, machine_alone, machine_shared
@@ -186,7 +187,7 @@ class TargetTask:
         prepared = client.prepare(
             file.digest,
             options=SessionChoice(
-                runtime=self.target.runtime or "",
+                runtime=runtime_for(self.target, network),
                 intra_op_threads=self.target.threads or 0,
                 disabled_optimizers=file.disabled_optimizers,
                 precise_x86_int8=network is Network.QUANTIZED and must_not_saturate(info),
@@ -203,6 +204,8 @@ class TargetTask:
             prepared.runtime,
             prepared.runtime_version,
             prepared.providers,
+            assigned=tuple(ProviderShare(a.provider, a.count, dict(a.operators), a.nodes) for a in prepared.assigned),
+            settings=dict(prepared.settings),
         )
         before = next((old for old in self.record.loadings if old.network == network), None)
         if before is not None and before.warm_up_s is not None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NoReturn
 
 from agents.protocol import agent_pb2 as pb
 from harness.errors import BadResult
 from harness.targets.values import (
+    AssignedNodes,
     BoardInfo,
     LoadedInfo,
     PolicyInfo,
@@ -33,6 +34,8 @@ MAX_TEXT = 200
 MAX_DETAILS = 600
 #: Entries of a repeated field: a CPU has some 200 flags, a board some 30 sensors.
 MAX_ENTRIES = 512
+#: Names of nodes that an agent sends of one network.
+MAX_NODES = 4096
 #: Largest believable size, bytes (a pebibyte).
 MAX_BYTES = 1 << 50
 #: Longest believable duration, seconds (a day).
@@ -204,7 +207,28 @@ class Checker:
             runtime_version=clean_text(ready.runtime_version, 64),
             providers=self.texts(ready.providers, "providers"),
             resident_bytes=self.size(ready.resident_bytes, "resident_bytes"),
+            assigned=self._assigned(ready.assigned),
+            settings=self._settings(ready.settings),
         )
+
+    def _assigned(self, groups: Sequence[pb.ProviderNodes]) -> tuple[AssignedNodes, ...]:
+        """Who runs which nodes: bounded, and no more of an operator than nodes."""
+        self.count(groups, "providers with nodes", 64)
+        found = []
+        for group in groups:
+            self.count(group.operators, "operators of a provider")
+            self.count(group.nodes, "nodes of a provider", MAX_NODES)
+            operators = {clean_text(name, 64): int(count) for name, count in group.operators.items()}
+            if sum(operators.values()) > group.count:
+                self.fail(f"{sum(operators.values())} operators in {group.count} nodes")
+            nodes = tuple(clean_text(name) for name in group.nodes)
+            found.append(AssignedNodes(clean_text(group.provider, 64), int(group.count), operators, nodes))
+        return tuple(found)
+
+    def _settings(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """What a session was given: bounded, one line each."""
+        self.count(settings, "settings", 256)
+        return {clean_text(name, 128): clean_text(value) for name, value in sorted(settings.items())}
 
     def programmed(self, reply: pb.ProgramReply) -> Programmed:
         """What was programmed before; a network is in a design."""

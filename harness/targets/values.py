@@ -131,8 +131,22 @@ class TensorInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class AssignedNodes:
+    """What one provider runs of a network: how many nodes, of which operators, and the names of those that have one."""
+
+    provider: str
+    count: int
+    operators: Mapping[str, int]
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PreparedNetwork:
-    """A network ready in its own process on the board; durations are None where the phase does not exist."""
+    """A network ready in its own process on the board; durations are None where the phase does not exist.
+
+    `assigned` is empty where the board's runtime (or its agent, of an older version) cannot tell; `settings` are what
+    the session was given, by the runtime's own names.
+    """
 
     network_id: str
     digest: str
@@ -147,6 +161,8 @@ class PreparedNetwork:
     runtime_version: str
     providers: tuple[str, ...]
     resident_bytes: int
+    assigned: tuple[AssignedNodes, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
