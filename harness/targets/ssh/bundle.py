@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from packaging.utils import canonicalize_name
 from platformdirs import user_cache_path
 
 from harness.errors import UserError
@@ -239,8 +238,3 @@ def sha256(path: Path) -> str:
     """Of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def provided_by(path: Path) -> str:
-    """Canonical name of the project in a wheel's file name."""
-    return canonicalize_name(path.name.split("-")[0])

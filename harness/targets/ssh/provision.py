@@ -379,12 +379,10 @@ class _Job:
         self._installer.accept(self.release.name)
         keep = [self.release.name, *([state.accepted] if state.accepted is not None else [])]
         self._installer.prune(keep, self._bundle.wheels, state)
-        if self.layout.kind == "user":
-            done = self._session.run(["loginctl", "enable-linger"], check=False, quiet=True)
-            if done.status:
-                self.notices.append(
-                    "the agent ends when the login's last session does: run `sudo loginctl enable-linger` on the board"
-                )
+        if self.layout.kind == "user" and not self._service.linger():
+            self.notices.append(
+                "the agent ends when the login's last session does: run `sudo loginctl enable-linger USER` on the board"
+            )
 
 
 _WHO = {"system": "systemd", "user": "the login's systemd", "supervisor": "our supervisor"}

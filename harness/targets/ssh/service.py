@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: The agent ends within seconds; a hung one is killed by its supervisor after 15 s, by systemd after 20 s.
 STOP_TIMEOUT_S = 45.0
+#: In the folder when lingering was our doing, so that it ends with the agent.
+_LINGERING = "lingering"
 
 
 class Service:
@@ -57,6 +59,9 @@ class Service:
             self.cron(keep=False)
         else:
             self._systemctl("disable", "--now", "--quiet", UNIT, check=False)
+            if self._layout.kind == "user":
+                script = '[ ! -f "$1" ] || loginctl disable-linger "$(id -un)"'
+                self._session.run(["sh", "-c", script, "sh", self._layout.at(_LINGERING)], check=False, quiet=True)
 
     def running(self) -> bool:
         """Whether the service is up, the agent in it perhaps not yet."""
@@ -96,6 +101,15 @@ class Service:
             '[ "$old" = "$new" ] || printf "%s\\n" "$new" | crontab -'
         )
         self._session.run(["sh", "-c", script, "sh", mark, line if keep else ""])
+
+    def linger(self) -> bool:
+        """Let a login's systemd live without a session, and note it where it did not before; whether it does now."""
+        script = (
+            'user="$(id -un)"; [ "$(loginctl show-user "$user" -p Linger --value 2>/dev/null)" = yes ] && exit 0; '
+            'loginctl enable-linger "$user" && : >"$1"'
+        )
+        command = ["sh", "-c", script, "sh", self._layout.at(_LINGERING)]
+        return self._session.run(command, check=False, quiet=True).status == 0
 
     def _supervisor(self, action: str) -> None:
         if self._supervise(action, check=False):

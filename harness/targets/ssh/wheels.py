@@ -156,7 +156,7 @@ def requirements_of(wheel: Path, choice: WheelChoice, extras: Iterable[str] = ()
     return found
 
 
-def missing_requirements(wheels: Sequence[Path], choice: WheelChoice, asked: Iterable[str] = ()) -> list[str]:
+def missing_requirements(wheels: Sequence[Path], choice: WheelChoice) -> list[str]:
     """Requirements of `wheels` that none of them fulfils.
 
     pip judges environment markers by the Python it runs under, which is this machine's: what only the board's Python
@@ -165,9 +165,8 @@ def missing_requirements(wheels: Sequence[Path], choice: WheelChoice, asked: Ite
     Args:
         wheels: files.
         choice: of the board.
-        asked: names that need not be there, canonical (provided otherwise).
     """
-    names = {canonicalize_name(parse_wheel_filename(path.name)[0]) for path in wheels} | set(asked)
+    names = {canonicalize_name(parse_wheel_filename(path.name)[0]) for path in wheels}
     missing: dict[str, None] = {}
     for wheel in wheels:
         for requirement in requirements_of(wheel, choice):
