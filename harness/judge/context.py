@@ -9,6 +9,8 @@ from harness.judge.caveats import target_caveats
 from harness.judge.figure import Figure, Network, Source
 from harness.record import Loading, TargetRecord
 
+_CPU = "CPUExecutionProvider"
+
 
 @dataclass(frozen=True, slots=True)
 class TargetContext:
@@ -38,7 +40,9 @@ class TargetContext:
             board=record.board,
             environment=record.environment,
             source=record.source,
-            device=describe_device(record.loadings),
+            device=describe_device(
+                record.loadings, on_arm=record.environment == "fpga" and record.source is Source.MEASURED
+            ),
             quantized_notes=target_caveats(record),
         )
 
@@ -88,7 +92,15 @@ class TargetContext:
         )
 
 
-def describe_device(loadings: Iterable[Loading]) -> str:
-    """E.g. "onnxruntime 1.31.1 CPUExecutionProvider"; both, where the two networks ran differently."""
-    texts = (f"{item.runtime} {item.runtime_version} {', '.join(item.providers)}".strip() for item in loadings)
+def describe_device(loadings: Iterable[Loading], *, on_arm: bool = False) -> str:
+    """E.g. "onnxruntime 1.31.1 CPUExecutionProvider"; both, where the two networks ran differently.
+
+    Args:
+        loadings: of a target's networks.
+        on_arm: an FPGA board: what its CPU provider runs, runs on the ARM cores beside the logic, and it is said.
+    """
+    texts = []
+    for item in loadings:
+        arm = " (ARM cores)" if on_arm and item.providers == (_CPU,) else ""
+        texts.append(f"{item.runtime} {item.runtime_version} {', '.join(item.providers)}".strip() + arm)
     return " / ".join(dict.fromkeys(texts))

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 AGENT_ROLE = "quantrig://agent"
 HOST_ROLE = "quantrig://host"
+#: The lab's public signing key, beside its authority and every agent's certificate.
+SIGNING_KEY = "signing-key.pem"
 #: A lab outlives its boards; a new authority means visiting each of them.
 AUTHORITY_VALIDITY = dt.timedelta(days=3650)
 #: A board is reflashed, and its certificate renewed, within about two years.
@@ -72,13 +74,15 @@ def create_lab(folder: Path, lab: str) -> None:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    _make_folder(folder)
-    _write_new(folder / "ca-key.pem", _private_pem(key), 0o600)
-    _write_new(folder / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
+    make_folder(folder)
+    write_new(folder / "ca-key.pem", _private_pem(key), 0o600)
+    write_new(folder / "ca.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
 
 
 def issue_agent(folder: Path, name: str, addresses: Sequence[str], out: Path) -> None:
     """Issue a board's certificate: `ca.pem`, `agent.pem`, `agent-key.pem` in `out`, valid 825 days.
+
+    The lab's public signing key (`harness.targets.permits`) goes with them where the lab has one.
 
     Args:
         folder: of the lab, as made by `create_lab`.
@@ -93,6 +97,9 @@ def issue_agent(folder: Path, name: str, addresses: Sequence[str], out: Path) ->
         raise UserError(f"{name}: an agent needs at least one address; name the host or IP address that targets use")
     names = [_alternative_name(address) for address in addresses]
     _issue(folder, name, "agent", [x509.UniformResourceIdentifier(AGENT_ROLE), *names], out)
+    signing = folder / SIGNING_KEY
+    if signing.is_file():
+        _write_authority(out / SIGNING_KEY, signing.read_bytes())
 
 
 def issue_host(folder: Path, name: str, out: Path) -> None:
@@ -137,10 +144,10 @@ def _issue(folder: Path, name: str, role: str, names: list[x509.GeneralName], ou
         .sign(authority_key, hashes.SHA256())
     )
     pem = serialization.Encoding.PEM
-    _make_folder(out)
+    make_folder(out)
     _write_authority(out / "ca.pem", authority.public_bytes(pem))
-    _write_new(out / f"{role}-key.pem", _private_pem(key), 0o600)
-    _write_new(out / f"{role}.pem", certificate.public_bytes(pem), 0o644)
+    write_new(out / f"{role}-key.pem", _private_pem(key), 0o600)
+    write_new(out / f"{role}.pem", certificate.public_bytes(pem), 0o644)
 
 
 def _load_lab(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
@@ -198,15 +205,24 @@ def _private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder of keys, mode 0700, unless it is there.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as problem:
         raise UserError(f"{folder}: cannot be made ({problem.strerror}); choose another folder") from problem
 
 
-def _write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file that must not exist; its mode is right before the first byte is in it."""
+def write_new(path: Path, content: bytes, mode: int) -> None:
+    """Write a file that must not exist; its mode is right before the first byte is in it.
+
+    Raises:
+        UserError: it exists, or cannot be written.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     except FileExistsError:
@@ -221,9 +237,9 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
 
 
 def _write_authority(path: Path, content: bytes) -> None:
-    """Put `ca.pem` beside a certificate; the same lab's may be there already."""
+    """Put what is the lab's own beside a certificate; the same lab's may be there already."""
     if path.exists():
         if path.read_bytes() != content:
             raise UserError(f"{path} is another lab's; choose another folder")
         return
-    _write_new(path, content, 0o644)
+    write_new(path, content, 0o644)

@@ -36,6 +36,7 @@ from harness.targets.values import (
     Programmed,
     SessionChoice,
     Shipped,
+    SignedPermit,
     TelemetrySample,
     TimedBlock,
     WarmUp,
@@ -179,13 +180,16 @@ class AgentClient:
         *,
         options: SessionChoice | None = None,
         on_phase: Callable[[str, float], None] | None = None,
+        permit: SignedPermit | None = None,
     ) -> PreparedNetwork:
         """Check, load and compile a shipped network in a process of its own on the board.
 
         Args:
             digest: of a file that the board holds.
             options: how to execute it.
-            on_phase: called with (name, duration in ms) as each phase ends.
+            on_phase: called with (name, duration in ms) as each phase ends, and every few seconds while a long one
+                (a board's compiler) is under way, with the time so far.
+            permit: for a network that was compiled elsewhere; used up by this call, whatever comes of it.
 
         Raises:
             Refused: the network fails the agent's checks or policy, or the runtime cannot load it.
@@ -204,6 +208,8 @@ class AgentClient:
                 providers=options.providers,
             ),
         )
+        if permit is not None:
+            request.permit.statement, request.permit.signature = permit.statement, permit.signature
         timeout_s = MARGIN_S + (self._info.policy.prepare_timeout_s if self._info else DEFAULT_PREPARE_S)
         call = self._stub.Prepare(request, timeout=timeout_s)
         prepared: PreparedNetwork | None = None

@@ -122,6 +122,14 @@ class SessionChoice:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedPermit:
+    """The lab's word that a board may load a compiled network: a statement, as JSON, and its Ed25519 signature."""
+
+    statement: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """A declared input or output; -1 in `shape` is a free dimension, `dtype` a numpy name."""
 
