@@ -8,7 +8,14 @@ from pathlib import Path
 
 from harness.emulation.performance.boards import DPU_BOARDS
 from harness.emulation.performance.dpu import DpuConfig, dpu_config
-from harness.emulation.performance.estimate import Device, Estimate, ResourceShare, estimate_network, find_device
+from harness.emulation.performance.estimate import (
+    Device,
+    Estimate,
+    ResourceShare,
+    counted_as_int8,
+    estimate_network,
+    find_device,
+)
 from harness.emulation.performance.layers import read_shape
 from harness.emulation.performance.processors import Processor
 from harness.emulation.performance.timing import ModelError
@@ -99,7 +106,7 @@ def _design(network: Network, target: Target, model: Path) -> DesignRecord:
     if found.network.free:  # a time of sizes that count as 1 means nothing; what fills the logic is as it is
         why = f"the network leaves sizes open ({'; '.join(found.network.free)}): no time to model"
         return DesignRecord(network, name, digest, (*_no_figures(_ROWS[:2], why), *design), usual + why)
-    rows = (*_speed(found), *design)
+    rows = (*_speed(found, device), *design)
     return DesignRecord(network, name, digest, rows, usual + _caveat(found.error), found.compile_log, found.remarks)
 
 
@@ -131,11 +138,12 @@ def _no_figures(metrics: Iterable[tuple[str, str]], reason: str) -> tuple[Design
     return tuple(DesignRow(metric, None, unit, Source.EMULATED, reason) for metric, unit in metrics)
 
 
-def _speed(found: Estimate) -> tuple[DesignRow, ...]:
+def _speed(found: Estimate, device: Device) -> tuple[DesignRow, ...]:
     """Rate and time of one sample; a model has one time, no distribution."""
     left_out = [layer.name for layer in found.timing.layers if layer.where == "SW" and layer.seconds is None]
     missing = f"without {len(left_out)} layers in software ({', '.join(left_out[:3])}{', …' if left_out[3:] else ''})"
-    how = "; ".join(([missing] if left_out else []) + [error_text(found.error)])
+    mixed = counted_as_int8(found.network, device)
+    how = "; ".join(([missing] if left_out else []) + ([mixed] if mixed else []) + [error_text(found.error)])
     busy = found.fps_multi_thread
     rate = "one sample at a time" if busy is None else f"one sample at a time, {busy:.4g} 1/s with all cores busy"
     return (

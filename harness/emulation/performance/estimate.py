@@ -239,13 +239,24 @@ def estimate_network(network: NetworkShape, device: Device, model: str = "networ
         UserError: the device computes none of its layers.
     """
     found = _on_dpu(network, device, model) if isinstance(device, DpuConfig) else _on_processor(network, device, model)
-    if not network.free:
-        return found
-    free = (
-        f"sizes that the network leaves open count as 1 ({'; '.join(network.free)}): these are the figures of no real "
-        "input; export it with fixed sizes"
-    )
-    return replace(found, remarks=(free, *found.remarks))
+    remarks = []
+    if network.free:
+        remarks.append(
+            f"sizes that the network leaves open count as 1 ({'; '.join(network.free)}): these are the figures of no "
+            "real input; export it with fixed sizes"
+        )
+    if mixed := counted_as_int8(network, device):
+        remarks.append(mixed)
+    return replace(found, remarks=(*remarks, *found.remarks))
+
+
+def counted_as_int8(network: NetworkShape, device: Device) -> str | None:
+    """What the figures of an int8 device pass over in a network of mixed precision; None where it is nothing."""
+    if not network.kept_float or (isinstance(device, Processor) and device.data_type != "int8"):
+        return None
+    names = ", ".join(network.kept_float[:3]) + (", …" if network.kept_float[3:] else "")
+    layers = "1 layer" if len(network.kept_float) == 1 else f"{len(network.kept_float)} layers"
+    return f"counted as if in int8: {layers} that the network keeps float ({names})"
 
 
 def compile_log(network: NetworkShape, device: Device) -> tuple[str, ...]:

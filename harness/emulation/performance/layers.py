@@ -121,12 +121,14 @@ class NetworkShape:
         inputs: name → shape of one sample.
         outputs: names of the layers whose results leave the network.
         free: sizes of inputs, the batch aside, that only the run decides and that count as 1 here: "x: height, width".
+        kept_float: of a Q/DQ network, the layers with weights that stayed float in it.
     """
 
     layers: tuple[LayerShape, ...]
     inputs: Mapping[str, Volume]
     outputs: tuple[str, ...]
     free: tuple[str, ...] = ()
+    kept_float: tuple[str, ...] = ()
     _index: dict[str, LayerShape] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -178,6 +180,8 @@ class _Reader:
         #: input of the network with its channels last → the same with its channels first
         self.as_planes: dict[str, str] = {}
         self.drafts: dict[str, LayerShape] = {}
+        #: layer → its operator, of those with weights
+        self.weighted: dict[str, NodeProto] = {}
 
     def network(self) -> NetworkShape:
         for node in self.graph.nodes:
@@ -189,7 +193,18 @@ class _Reader:
         outputs = dict.fromkeys(self.made_by.get(self._source(name), "") for name in self.graph.outputs)
         inputs = {name: self._volume(self.as_planes.get(name, name)) for name in self.graph.inputs}
         free = tuple(f"{name}: {', '.join(axes)}" for name in inputs if (axes := self._free_axes(name)))
-        return NetworkShape(tuple(self.drafts.values()), inputs, tuple(name for name in outputs if name), free)
+        layers = tuple(self.drafts.values())
+        return NetworkShape(layers, inputs, tuple(name for name in outputs if name), free, self._kept_float())
+
+    def _kept_float(self) -> tuple[str, ...]:
+        """Convolutions and products whose weights are no integers, beside others whose weights are."""
+        weighted = {name: node for name, node in self.weighted.items() if name in self.drafts}
+        in_int8 = {
+            name
+            for name, node in weighted.items()
+            if (maker := self.graph.producer.get(node.input[1])) is not None and maker.op_type == "DequantizeLinear"
+        }
+        return tuple(name for name in weighted if name not in in_int8) if in_int8 else ()
 
     def _free_axes(self, name: str) -> list[str]:
         """By name, or by number where the file gives none; without the batch, wherever it stands."""
@@ -250,6 +265,8 @@ class _Reader:
             axes=window.axes,
         )
         self.drafts[node.name] = draft
+        if kind in _SUMS and weights:
+            self.weighted[node.name] = node
         self.made_by.update({name: node.name for name in node.output if name})
 
     def _add_unknown(self, node: NodeProto, operands: list[str]) -> None:

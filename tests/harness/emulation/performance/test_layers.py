@@ -220,6 +220,23 @@ def test_a_quantized_network_has_the_layers_of_its_float_one(tmp_path: Path, env
         theirs = [(layer.macs, layer.weights, layer.output) for layer in quantized.layers if layer.kind == kind]
         assert mine == theirs
         assert mine
+    assert quantized.kept_float == model.kept_float == ()
+
+
+def test_layers_that_an_int8_network_keeps_float_are_known_and_said(tmp_path: Path) -> None:
+    quantizer = harness.Quantizer(DIGITS, "fpga")
+    quantizer.calibrate(np.random.default_rng(0).random((2, 1, 32, 32), dtype=np.float32), layers="needed")
+    first = next(layer.name for layer in read_shape(DIGITS).layers if layer.kind == "conv")
+    out = tmp_path / "mixed.onnx"
+    quantizer.quantize(out, exclude=[first], method="minmax", recover=[])
+    kept = read_shape(out).kept_float
+    assert kept[0] == first
+    assert len(kept) < 3  # a classifier may stay float by rule
+    said = harness.estimate(out, dpu="B4096").remarks[0]
+    assert said.startswith("counted as if in int8: ")
+    assert first in said
+    assert harness.estimate(out, bitstream="zcu102_int8").remarks[0] == said
+    assert said not in harness.estimate(out, bitstream="zcu102_single").remarks
 
 
 @pytest.mark.skipif(not MODELS, reason="../shared/data/models is not here")
