@@ -39,6 +39,8 @@ busybox mount -t tmpfs -o mode=1777 tmp /tmp
 busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup 2>/dev/null
 [ -x /usr/lib/busybox/ls ] || {{ busybox mkdir -p /usr/lib/busybox; busybox --install -s /usr/lib/busybox; }}
 busybox hostname quantrig-board
+busybox mkdir -p /sys/fs/cgroup/agent
+echo +memory > /sys/fs/cgroup/cgroup.subtree_control
 busybox ip link set lo up
 busybox ip addr add {_ADDRESS} dev eth0
 busybox ip link set eth0 up
@@ -105,6 +107,8 @@ def agent(board: str, python: str) -> str:
 #!/bin/sh
 export {_PATH}
 export PYTHONPATH={RUN}/site ORT_DISABLE_TELEMETRY=1 LANG=C.UTF-8
+# A group of its own, as systemd's Delegate= gives: the agent limits its children by what they really use.
+echo $$ > /sys/fs/cgroup/agent/cgroup.procs || true
 echo $$ > /run/agent.pid
 cd /var/lib/quantrig
 exec /usr/bin/python{python} -m agents serve --listen 0.0.0.0:{AGENT_PORT} --board {board} --emulated \\
