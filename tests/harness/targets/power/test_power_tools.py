@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from harness.errors import BoardError, Refused, TimedOut, Unreachable, UserError
+from harness.targets.power.control import PowerControl
 from harness.targets.power.uhubctl import read_listing
 from harness.targets.power.values import PowerState
 from tests.harness.targets.power.conftest import MakePower, MakeProgram
@@ -395,6 +396,14 @@ def test_a_monitor_that_is_held_by_another_program(power: MakePower, tmp_path: P
         power("{qmp: none.sock}").on()
 
 
+def _answers(control: PowerControl) -> bool:
+    try:
+        control.status()
+    except Unreachable:  # the socket is not there yet, or nobody listens on it yet
+        return False
+    return True
+
+
 @needs_qmp
 @pytest.mark.skipif(shutil.which("qemu-system-aarch64") is None, reason="no qemu-system-aarch64")
 def test_a_real_machine(power: MakePower, tmp_path: Path) -> None:
@@ -405,10 +414,10 @@ def test_a_real_machine(power: MakePower, tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        while not path.exists():
+        control = power("{qmp: q.sock, wait_s: 0.1}")
+        while not _answers(control):
             assert machine.poll() is None
             threading.Event().wait(0.01)
-        control = power("{qmp: q.sock, wait_s: 0.1}")
         assert control.status().state is PowerState.ON
         control.off()
         assert control.status().state is PowerState.OFF
