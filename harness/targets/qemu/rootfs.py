@@ -15,7 +15,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-import agents.protocol
+from agents import protocol
 from harness.errors import UserError
 from harness.targets.qemu.binary import Qemu
 from harness.targets.qemu.processors import Processor
@@ -64,7 +64,7 @@ def place_agent(tree: Tree) -> Path:
     Raises:
         UserError: the agent is not installed here as a package.
     """
-    package = Path(agents.protocol.__file__).parents[1]
+    package = Path(protocol.__file__).parents[1]
     files = {f"agents/{path.relative_to(package)}": path.read_bytes() for path in _modules(package)}
     try:
         known = metadata.distribution(AGENT)
