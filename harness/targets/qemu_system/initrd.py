@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-import agents.protocol
+from agents import protocol
 from harness.errors import UserError
 from harness.targets.qemu.wheels import AGENT
 from harness.targets.qemu_system import guest
@@ -59,7 +59,7 @@ def agent_files() -> Mapping[str, bytes]:
     Raises:
         UserError: the agent is not installed here as a package.
     """
-    package = Path(agents.protocol.__file__).parents[1]
+    package = Path(protocol.__file__).parents[1]
     skipped = {"build", "__pycache__"}
     files = {
         f"agents/{path.relative_to(package)}": path.read_bytes()
