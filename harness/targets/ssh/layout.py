@@ -80,7 +80,8 @@ def choose_layout(target: Target, report: BoardReport) -> Layout:
     wildcard = "[::]" if ":" in address.host else "0.0.0.0"  # noqa: S104 (mutual TLS, or the agent itself refuses)
     listen = f"{'127.0.0.1' if address.is_local else wildcard}:{address.port}"
     kind, sudo = _service(target, ssh.service, report)
-    default = SYSTEM_FOLDER if report.uid == 0 or sudo else f"{report.home.rstrip('/')}/{USER_FOLDER}"
+    of_system = kind != "user" and (report.uid == 0 or bool(sudo))
+    default = SYSTEM_FOLDER if of_system else f"{report.home.rstrip('/')}/{USER_FOLDER}"
     units = {"system": "/etc/systemd/system", "user": f"{report.home.rstrip('/')}/.config/systemd/user"}
     return Layout(
         folder=ssh.folder or default,

@@ -37,10 +37,16 @@ class NotServing(BoardError):
         self.reached = reached
 
 
-def serves(target: Target, timeout_s: float = _ONCE_S) -> None:
+def serves(target: Target, timeout_s: float = _ONCE_S, *, thoroughly: bool = False) -> None:
     """One health check.
 
+    Args:
+        target: entry of the lab file.
+        timeout_s: of the check.
+        thoroughly: also have it load its runtimes, which its serving process does not.
+
     Raises:
+        NotServing: none of its runtimes can be loaded.
         BoardError: it does not serve.
     """
     address = Address.parse(target.name, target.via.address or "", tls=target.via.tls)
@@ -59,6 +65,11 @@ def serves(target: Target, timeout_s: float = _ONCE_S) -> None:
     )
     with AgentClient(target.name, channel) as client:
         client.await_serving(timeout_s)
+        if thoroughly:
+            runtimes = client.describe().runtimes
+            if not any(one.version for one in runtimes):
+                why = "; ".join(f"{one.name}: {one.problem}" for one in runtimes) or "it has none"
+                raise NotServing(target.name, f"it can run no network ({why})")
 
 
 def await_serving(target: Target, ends: Callable[[], int], timeout_s: float = SERVE_TIMEOUT_S) -> float:
@@ -73,7 +84,7 @@ def await_serving(target: Target, ends: Callable[[], int], timeout_s: float = SE
         Seconds it took.
 
     Raises:
-        NotServing: it ended repeatedly, or did not serve in time.
+        NotServing: it ended repeatedly, did not serve in time, or has no runtime that can be loaded.
     """
     begun = time.monotonic()
     while True:
@@ -84,7 +95,14 @@ def await_serving(target: Target, ends: Callable[[], int], timeout_s: float = SE
             why, reached = error.message, not isinstance(error, Unreachable)
         else:
             if not ends():  # else it is another agent that answers there
-                return time.monotonic() - begun
+                took_s = time.monotonic() - begun
+                try:
+                    serves(target, thoroughly=True)
+                except NotServing:
+                    raise
+                except BoardError as error:
+                    raise NotServing(target.name, f"it cannot say what it runs: {error.message}") from error
+                return took_s
             why = "another process answers at its address"
         if ends() >= _ENDS:
             raise NotServing(target.name, f"it ended {_ENDS} times")

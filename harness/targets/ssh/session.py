@@ -9,6 +9,7 @@ Every command is a list of words, quoted here for the board's shell; none is eve
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import socket
@@ -42,6 +43,8 @@ _PIECE_BYTES = 1 << 15
 _KEPT_BYTES = 4 << 20
 
 Tell = Callable[[str], None]
+# Its own lines about a broken connection would go to stderr beside ours, which say what to do.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,18 @@
-"""An SSH server that takes a password and runs commands, for what the system's sshd only does for real accounts."""
+"""An SSH server that takes a password and runs commands in a given environment.
+
+The system's sshd takes passwords of real accounts only, and gives every login the account's own home and PATH.
+"""
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import IO
 
 import paramiko
 from paramiko.common import AUTH_FAILED, AUTH_SUCCESSFUL, OPEN_SUCCEEDED
@@ -24,6 +29,7 @@ class PasswordServer:
     port: int = 0
     shown: list[str] = field(default_factory=list)
     second_key: paramiko.PKey | None = None
+    environment: dict[str, str] | None = None
 
 
 class _Interface(paramiko.ServerInterface):
@@ -58,10 +64,32 @@ class _Interface(paramiko.ServerInterface):
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
         def run() -> None:
-            done = subprocess.run(command, check=False, shell=True, capture_output=True, stdin=subprocess.DEVNULL)
-            channel.sendall(done.stdout)
-            channel.sendall_stderr(done.stderr)
-            channel.send_exit_status(done.returncode)
+            process = subprocess.Popen(
+                command, shell=True, env=self._server.environment,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+
+            def feed(stdin: IO[bytes]) -> None:
+                with suppress(OSError), stdin:
+                    while piece := channel.recv(1 << 16):
+                        stdin.write(piece)
+                        stdin.flush()
+
+            def drain(stream: IO[bytes], send: Callable[[bytes], object]) -> None:
+                with suppress(OSError):
+                    while piece := os.read(stream.fileno(), 1 << 15):
+                        send(piece)
+
+            threading.Thread(target=feed, args=(process.stdin,), daemon=True).start()
+            errors = threading.Thread(target=drain, args=(process.stderr, channel.sendall_stderr), daemon=True)
+            errors.start()
+            drain(process.stdout, channel.sendall)
+            errors.join()
+            with suppress(OSError):
+                channel.send_exit_status(process.wait())
             channel.close()
 
         threading.Thread(target=run, daemon=True).start()

@@ -6,6 +6,7 @@ The agent is the real one, reached over mutual TLS; its upgrades are copies of i
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +25,7 @@ import pytest
 from benchmarks.sftp_server import SftpServer
 from harness.errors import BoardError, UserError
 from harness.targets.connect import connect
-from harness.targets.lab import Target, load_lab
+from harness.targets.lab import RuntimePackages, Target, load_lab
 from harness.targets.ssh.bundle import build_agent_wheel
 from harness.targets.ssh.provision import Provisioned, Wishes, provision
 from harness.targets.ssh.service import restart_agent
@@ -50,7 +52,7 @@ def lab(sshd: SftpServer, tmp_path: Path, free_port: int, request: pytest.Fixtur
     (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{sshd.port} {key}")
     path = tmp_path / "targets.yaml"
     old = next((one for one in _OLD_PYTHONS if one.is_file()), None)
-    python = old if old is not None and "life" in request.node.name else sys.executable
+    python = old if old is not None and "oldest" in request.node.name else sys.executable
     ssh = (
         f"host: 127.0.0.1, user: {sshd.user}, port: {sshd.port}, key: {sshd.key}, service: supervisor, "
         f"folder: {tmp_path}/board/agent, python: {python}"
@@ -84,17 +86,11 @@ def bench(lab: Path) -> Target:
 
 
 def wheel(folder: Path, version: str, *, broken: bool = False) -> Path:
-    """The agent's wheel under another version; a broken one says its version and ends when it shall serve.
-
-    It serves and describes itself without numpy and a runtime, which only its networks import: left out here,
-    so that these tests install in a few seconds.
-    """
+    """The agent's wheel under another version; a broken one says its version and ends when it shall serve."""
     source = folder / f"source-{version}" / "agents"
     if not source.is_dir():
         shutil.copytree(ROOT / "agents", source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
         (source / "_version.py").write_text(f'"""Version."""\n\n__version__ = "{version}"\n')
-        project = source / "pyproject.toml"
-        project.write_text(project.read_text().replace('  "numpy>=1.26",\n', "").replace('["onnxruntime>=1.23"]', "[]"))
         if broken:
             server = source / "server.py"
             server.write_text(server.read_text() + '\n\nraise ImportError("broken on purpose")\n')
@@ -225,6 +221,28 @@ def test_what_is_not_ours_is_not_touched(lab: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not touched"):
         unprovision(bench(lab))
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
+
+
+def test_a_runtime_that_cannot_be_loaded_is_no_agent_on_the_oldest_python(lab: Path, tmp_path: Path) -> None:
+    """The wheel a user brings installs, and does not fit the board: what a wrong CUDA looks like."""
+    target = bench(lab)
+    fitting = provision(target, Wishes(agent_wheel=wheel(tmp_path, "0.9.1")))
+    broken = tmp_path / "onnxruntime_gpu-1.23.0-py3-none-any.whl"
+    with zipfile.ZipFile(broken, "w") as archive:
+        info = "onnxruntime_gpu-1.23.0.dist-info"
+        archive.writestr("onnxruntime/__init__.py", "raise ImportError('libcudart.so.12: cannot open shared object')\n")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.23.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    own = dataclasses.replace(target, packages=RuntimePackages(wheel=broken, system_site_packages=True))
+    with pytest.raises(
+        BoardError, match=r"it can run no network \(.*libcudart.*the one before it \(0\.9\.1-\w+\) serves"
+    ):
+        provision(own, Wishes(agent_wheel=wheel(tmp_path, "0.9.1")))
+    assert not provision(target, Wishes(agent_wheel=wheel(tmp_path, "0.9.1"))).changed
+    with connect(target, work_dir=tmp_path) as agent:
+        assert [one.name for one in agent.describe().runtimes if one.version] == ["onnxruntime"]
+    assert fitting.release == (tmp_path / "board" / "agent" / "accepted").read_text().strip()
 
 
 def test_a_first_agent_that_does_not_come_up_is_stopped(lab: Path, tmp_path: Path) -> None:
