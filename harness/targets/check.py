@@ -132,7 +132,7 @@ def _check(
         with connect(target, work_dir=work_dir, stop=stop) as agent:
             base.info = agent.describe()
             base.round_trip_ms = _round_trip_ms(agent)
-            base.canary = _fly(agent, network, reference)
+            base.canary = _fly(agent, network, reference, base.info)
             base.findings, base.remark = comparison.of(agent, base.info)
     except (BoardError, UserError) as error:
         text = error.message if isinstance(error, BoardError) else str(error).removeprefix(f"{target.name}: ")
@@ -244,11 +244,16 @@ def _round_trip_ms(agent: AgentClient) -> float:
     return min(times)
 
 
-def _fly(agent: AgentClient, network: Path, reference: Canary) -> CanaryVerdict:
-    """Ship the canary, run it once, put it away."""
+def _fly(agent: AgentClient, network: Path, reference: Canary, info: BoardInfo | None) -> CanaryVerdict:
+    """Ship the canary, run it once, put it away.
+
+    It asks for the processor's own arithmetic, so an accelerator's runtime is passed over where it is the default.
+    """
     digest = hashlib.sha256(reference.model).hexdigest()
+    known = () if info is None else info.runtimes
+    plain = "onnxruntime" if any(one.name == "onnxruntime" and not one.problem for one in known) else ""
     agent.ship(network, digest, None)
-    prepared = agent.prepare(digest, options=SessionChoice(intra_op_threads=1))
+    prepared = agent.prepare(digest, options=SessionChoice(runtime=plain, intra_op_threads=1))
     try:
         (outputs,) = agent.infer(prepared.network_id, [reference.inputs])
     finally:
