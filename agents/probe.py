@@ -64,7 +64,7 @@ class RuntimeProbe:
         self._thread.start()
 
     def descriptions(self) -> Sequence[pb.RuntimeDescription]:
-        """All of them, those with a problem included.
+        """All of them, those with a problem included; the first that works is the default.
 
         Raises:
             AgentError: CRASHED when the probe itself failed.
@@ -77,7 +77,7 @@ class RuntimeProbe:
                 problem=str(one["problem"]),
                 format=str(one["format"]),
             )
-            for one in self._wait()
+            for one in sorted(self._wait(), key=lambda one: self._rank(str(one["name"])))
         ]
 
     def find(self, name: str) -> RuntimeChoice:

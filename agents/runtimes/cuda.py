@@ -35,7 +35,7 @@ class Cuda:
     """The runtime `cuda`."""
 
     name = "cuda"
-    takes = TAKES - {"precise_x86_int8"}
+    takes = TAKES
 
     def version(self) -> str:
         """Of ONNX Runtime."""

@@ -45,7 +45,7 @@ class Tensorrt:
     """The runtime `tensorrt`."""
 
     name = "tensorrt"
-    takes = TAKES - {"precise_x86_int8"}
+    takes = TAKES
 
     def version(self) -> str:
         """Of ONNX Runtime and TensorRT."""

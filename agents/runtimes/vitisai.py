@@ -38,7 +38,7 @@ class VitisAi:
     """The runtime `vitisai`."""
 
     name = "vitisai"
-    takes = TAKES - {"precise_x86_int8"}
+    takes = TAKES
 
     def version(self) -> str:
         """Of ONNX Runtime."""

@@ -249,6 +249,12 @@ def test_row_15_an_xmodel_runs_with_a_permit_only(kria: Board, run_agent: RunAge
     assert prepare(agent, digest, permit_for(agent, digest, "c")).runtime == "vart"
     code, text = failure(lambda: prepare(agent, digest, permit_for(agent, digest, "d", board="9" * 64)))
     assert "is for another board" in text
+    threads = pb.SessionOptions(intra_op_threads=2)
+    fresh = permit_for(agent, digest, "e")
+    request = pb.PrepareRequest(digest=digest, runtime="vart", permit=fresh, options=threads)
+    code, text = failure(lambda: agent.stub.Prepare(request, timeout=60))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "runtime vart takes no option intra_op_threads" in text
 
 
 def test_row_15_a_model_for_another_dpu_is_refused_before_it_is_loaded(kria: Board, run_agent: RunAgent) -> None:
