@@ -22,6 +22,9 @@ StoreUrl = Annotated[
 Verbose = Annotated[
     bool, typer.Option("--verbose", "-v", help="Stream compile logs to the terminal too; a log file has them anyway.")
 ]
+Brief = Annotated[
+    bool, typer.Option("--brief", help="Keep compile logs out of the terminal; a log file has them anyway.")
+]
 
 
 def names(targets: str | None) -> list[str] | None:

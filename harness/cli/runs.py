@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Json, Lab, Out, ProfileName, StoreUrl, Targets, Verbose, names
+from harness.cli.options import Brief, Json, Lab, Out, ProfileName, StoreUrl, Targets, Verbose, names
 from harness.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def run(
         int, typer.Option("--diagnose-samples", min=1, help="How many validation samples that takes.", metavar="N")
     ] = 4,
     as_json: Json = False,
-    verbose: Verbose = False,
+    brief: Brief = False,
     store: StoreUrl = None,
 ) -> int:
     """Quantize, ship, measure, judge, publish."""
@@ -76,7 +76,7 @@ def run(
         dry=dry_run,
         as_json=as_json,
         store_url=store,
-        verbose=verbose,
+        verbose=not brief,
         diagnosed_samples=diagnose_samples if diagnose else 0,
     )
 

@@ -156,7 +156,7 @@ def _configuration(device: Device) -> tuple[DesignRow, ...]:
     if isinstance(device, DpuConfig):
         why = f"a DPU has no such threads: {device.arch.peak_ops_per_cycle} operations a cycle in each core"
         return (
-            DesignRow("clock_mhz", device.clock_mhz, "MHz", Source.PUBLISHED, str(device)),
+            _dpu_clock(device),
             DesignRow("conv_threads", None, "", Source.PUBLISHED, why),
             DesignRow("fc_threads", None, "", Source.PUBLISHED, why),
         )
@@ -169,6 +169,14 @@ def _configuration(device: Device) -> tuple[DesignRow, ...]:
     )
 
 
+def _dpu_clock(device: DpuConfig) -> DesignRow:
+    """Published where it is the board's usual one; else what the lab file says, which no source backs."""
+    usual = dpu_config(device.arch.name, None, device.cores, device.board.name).clock_mhz
+    if device.clock_mhz == usual:
+        return DesignRow("clock_mhz", device.clock_mhz, "MHz", Source.PUBLISHED, str(device))
+    return DesignRow("clock_mhz", device.clock_mhz, "MHz", Source.MODELLED, f"as targets.yaml gives it; {device}")
+
+
 def _resources(shares: Iterable[ResourceShare], device: Device) -> list[DesignRow]:
     rows = []
     for share in shares:
@@ -176,7 +184,9 @@ def _resources(shares: Iterable[ResourceShare], device: Device) -> list[DesignRo
             source = Source.PUBLISHED if share.origin == "published" else Source.MODELLED
             scaled = "" if share.origin == "published" else "; scaled from the published figure"
             unknown = "" if share.percent is not None else "; the device's total is not published"
-            cores = f" ({device.cores} times one core's)" if isinstance(device, DpuConfig) and scaled else ""
+            cores = (
+                f" ({device.cores} times one core's on a ZCU102)" if isinstance(device, DpuConfig) and scaled else ""
+            )
             note = f"{share.count:,g} {share.name}{scaled}{cores}{unknown}; {share.source}"
             rows.append(DesignRow(_SHARES[share.name], share.percent, "percent", source, note))
     return rows

@@ -23,7 +23,7 @@ class ResourceUse:
         name: LUT, Register, BRAM (of 36 Kbit) or DSP.
         count: of all cores.
         total: of the device; None where no public figure is at hand.
-        origin: published: as the source says; scaled: the source's figure of one core times the cores.
+        origin: published: as the source says, of one core on a ZCU102; scaled: of several cores, or on another device.
         source: document, version and table.
     """
 
@@ -78,7 +78,9 @@ def dpu_resources(config: DpuConfig, dsp_usage: DspUsage = "high") -> DpuResourc
         "DSP": device.dsp if device else None,
     }
     columns: Mapping[ResourceName, str] = {"LUT": "lut", "Register": "register", "BRAM": "bram", "DSP": "dsp"}
-    origin: Literal["published", "scaled"] = "published" if config.cores == 1 else "scaled"
+    origin: Literal["published", "scaled"] = "scaled"
+    if config.cores == 1 and config.board.name == "zcu102":
+        origin = "published"
     uses = tuple(
         ResourceUse(name, float(row[columns[name]]) * config.cores, totals[name], origin, row["source"])
         for name in totals
