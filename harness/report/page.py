@@ -195,8 +195,15 @@ def _loading_cells(item: Loading) -> tuple[str, ...]:
         ms(item.compile_ms),
         ms(item.first_ms),
         warm_up,
-        f"{item.runtime} {item.runtime_version} {', '.join(item.providers)}".strip(),
+        f"{item.runtime} {item.runtime_version} {_providers(item)}".strip(),
     )
+
+
+def _providers(item: Loading) -> str:
+    """Each provider with the number of its nodes, where the board could tell."""
+    if not item.assigned:
+        return ", ".join(item.providers)
+    return ", ".join(f"{share.provider} ({share.count:,} nodes)" for share in item.assigned)
 
 
 def _shipment_cells(item: Shipment) -> tuple[str, ...]:
