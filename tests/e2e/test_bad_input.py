@@ -101,7 +101,7 @@ CASES: list[tuple[Callable[[Bench], None], list[str]]] = [
     (too_many_to_calibrate, ["calibration", "200"]),
     (unknown_metric, ["acuracy_top1", "accuracy_top1"]),
     (unknown_layer, ["conv_1", "conv1"]),
-    (qemu_target, ["rpi", "qemu", "emulated"]),
+    (qemu_target, ["rpi", "`via: qemu`"]),
     (unknown_board, ["rasberry-pi-4", "raspberry-pi-4"]),
     (unknown_lab_field, ["targets.yaml:4", "enviroment", "environment"]),
     (plain_text_far_away, ["far", "tls"]),

@@ -131,7 +131,7 @@ def test_several_targets_at_once(make_target: MakeTarget, tmp_path: Path) -> Non
     assert gone.problem is not None
     assert gone.problem.startswith("nothing answers at 127.0.0.1:1")
     assert later.problem is not None
-    assert "via: emulated" in later.problem
+    assert "`via: qemu`" in later.problem
     json.dumps([h.as_json() for h in (here, nano, gone, later)], allow_nan=False)
 
 
