@@ -10,7 +10,19 @@ from typing import Annotated
 import typer
 
 from harness._version import __version__
-from harness.cli import console, estimate, lab, looking, lowering, networks, power, precision, provision, runs
+from harness.cli import (
+    board_lab,
+    console,
+    estimate,
+    lab,
+    looking,
+    lowering,
+    networks,
+    power,
+    precision,
+    provision,
+    runs,
+)
 from harness.errors import ExitCode, QuantrigError
 
 app = typer.Typer(
@@ -55,6 +67,7 @@ lab.targets_app.command("provision")(provision.provision)
 lab.targets_app.command("unprovision")(provision.unprovision)
 app.add_typer(lab.targets_app, name="targets")
 app.add_typer(lab.certificates_app, name="certificates")
+app.add_typer(board_lab.lab_app, name="lab")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
@@ -24,7 +25,7 @@ from harness.targets.connect import connect
 from harness.targets.console.events import EventKind
 from harness.targets.console.watch import ConsoleWatch
 from harness.targets.cross_isa import compare_with_host
-from harness.targets.lab import Console
+from harness.targets.lab import Console, load_lab
 from harness.targets.power.values import PowerState
 from harness.targets.qemu_system.board import QemuBoard
 from harness.targets.qemu_system.machine import tell
@@ -33,9 +34,14 @@ from tests.labs.emulated import served
 
 pytestmark = [pytest.mark.slow]
 ROOT = Path(__file__).parents[4]
-UPLOAD_BYTES = 24 << 20
+UPLOAD_BYTES = 12 << 20
+#: Each boots a board or waits for one: up to a minute on two processors.
+thorough = pytest.mark.skipif(
+    os.environ.get("QUANTRIG_QEMU_SYSTEM") != "1", reason="QUANTRIG_QEMU_SYSTEM=1 runs the tests that boot boards"
+)
 
 
+@thorough
 def test_boots_to_its_login_prompt_and_an_upload_survives_a_power_cut(lab: None, tmp_path: Path) -> None:
     """A power cut in the middle of an upload: what was on the board's disk is not sent again."""
     model = tmp_path / "weights.onnx"
@@ -83,15 +89,16 @@ def test_computes_what_this_host_computes(board: QemuBoard, tmp_path: Path) -> N
         info = agent.describe()
         assert (info.board, info.emulated, info.architecture) == ("raspberry-pi-4", True, "aarch64")
         assert info.hostname == "lab-1"
-        findings = compare_with_host(agent, digits_cases(1), tmp_path)
-    assert {one.name for one in findings} == {"U8S8", "S8S8", "float"}
-    assert all(one.passed for one in findings), [one.sentence for one in findings]
+        # User mode is asked for all three forms (docs/qemu.md); this kernel, for the one that has to be bit-exact.
+        cases = [case for case in digits_cases(1) if case.name == "U8S8"]
+        (finding,) = compare_with_host(agent, cases, tmp_path)
+    assert finding.worst == 0, finding.sentence
 
 
 def test_ssh_by_key_with_the_pinned_host_key(board: QemuBoard) -> None:
     ssh = board.ssh
     with paramiko.SSHClient() as client:
-        client.set_missing_host_key_policy(paramiko.WarningPolicy())
+        client.set_missing_host_key_policy(paramiko.AutoAddPolicy())  # compared below
         client.connect(ssh.host, ssh.port, ssh.user, key_filename=str(ssh.key), look_for_keys=False, allow_agent=False)
         transport = client.get_transport()
         assert transport is not None
@@ -134,6 +141,7 @@ def test_a_pulled_cable_is_the_same_and_mends(board: QemuBoard, tmp_path: Path) 
         agent.await_serving(60.0)  # the very connection goes on
 
 
+@thorough
 def test_a_killed_agent_is_started_again(board: QemuBoard, tmp_path: Path) -> None:
     with connect(board.target, work_dir=tmp_path) as agent:
         board.fault.kill_agent()
@@ -142,6 +150,7 @@ def test_a_killed_agent_is_started_again(board: QemuBoard, tmp_path: Path) -> No
     served(board.target, tmp_path, AgentClient.describe)
 
 
+@thorough
 def test_a_panic_is_seen_on_the_console_and_a_reset_mends_it(board: QemuBoard, tmp_path: Path) -> None:
     boots: list[str] = []
     with ConsoleWatch("lab-1", Console(board.console_url), tmp_path / "console.log") as watch:
@@ -171,6 +180,31 @@ def test_four_boards_start_from_one_snapshot(lab: None, tmp_path: Path) -> None:
         served(boards[1].target, tmp_path, AgentClient.describe)
         folders = [board.machine.folder for board in boards]
     assert not any(folder.exists() for folder in folders)
+
+
+def test_lab_up_writes_a_lab_file_that_works(lab: None, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness"]
+    path = tmp_path / "emulated.yaml"
+    up = subprocess.Popen(
+        [*command, "lab", "up", "-n", "1", "--out", path, "--json"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    try:
+        assert up.stdout is not None
+        assert json.loads(up.stdout.readline()) == {"lab": str(path), "targets": ["qemu-1"]}
+        check = subprocess.run(
+            [*command, "targets", "power", "qemu-1", "status", "--lab", path], cwd=ROOT, text=True, capture_output=True
+        )
+        assert (check.returncode, "on" in check.stdout) == (0, True), check.stderr
+        (target,) = load_lab(path).targets.values()
+        assert not target.timed
+        served(target, tmp_path, AgentClient.describe)
+        taken = subprocess.run([*command, "lab", "up", "--out", path], cwd=ROOT, text=True, capture_output=True)
+        assert taken.returncode == 2
+        assert "exists; remove it" in taken.stderr
+    finally:
+        up.send_signal(signal.SIGINT)
+        assert up.wait(30) == 0
+    assert not path.exists()
 
 
 CRASHING = """
