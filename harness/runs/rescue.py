@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import BoardError, Offline, TimedOut, Unreachable, UserError
 from harness.record import RecoveryStep
+from harness.targets.console.events import ConsoleEvent
 from harness.targets.console.explain import explain, explained, remarks
 from harness.targets.console.watch import ConsoleWatch
 from harness.targets.errors_map import CallCancelled
@@ -74,6 +75,7 @@ class Rescue:
     say: Callable[[str], None]
     keep: Callable[[RecoveryStep], None]
     _rescues: int = 0
+    _mended_unix_s: float = 0.0  # what the console said before explains no failure after
     _sentences: list[str] = field(default_factory=list)
 
     def after(self, error: BoardError, *, reached: bool) -> None:
@@ -98,6 +100,7 @@ class Rescue:
         ended = climb(means, told.message, limits=recovery_limits(self.target), stop=self.stop, on_step=self._step)
         if not ended.recovered:
             raise type(error)(self.target.name, f"{told.message}; {ended.sentence}") from error
+        self._mended_unix_s = time.time()
         self._sentences.append(
             f"the board was lost during the run ({told.message}) and {ended.sentence}; figures are of before and after"
         )
@@ -107,8 +110,14 @@ class Rescue:
         if self.console is None or isinstance(error, CallCancelled):
             return error
         noticed = time.time()
-        self.console.await_event(lambda events: explain(events, noticed) is not None, _LAST_WORDS_S, stop=self.stop)
-        return explained(error, self.console.events, noticed)
+
+        def since_then(events: Sequence[ConsoleEvent]) -> list[ConsoleEvent]:
+            return [event for event in events if event.unix_s >= self._mended_unix_s]
+
+        self.console.await_event(
+            lambda events: explain(since_then(events), noticed) is not None, _LAST_WORDS_S, stop=self.stop
+        )
+        return explained(error, since_then(self.console.events), noticed)
 
     def _step(self, step: RecoveryStep) -> None:
         self.keep(step)

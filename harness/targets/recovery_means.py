@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.errors import BoardError, Offline, TimedOut, Unreachable, UserError
+from harness.errors import BoardError, UserError
 from harness.targets.connect import connect
+from harness.targets.errors_map import CallCancelled
 from harness.targets.power.control import open_power
 from harness.targets.quarantine import quarantine
 from harness.targets.recovery import CYCLE, REBOOT, RESTART, WATCH, Limits, Means
@@ -75,7 +76,10 @@ def recovery_limits(target: Target) -> Limits:
 
 
 def _reconnect(target: Target, work_dir: Path, limit_s: float, stop: threading.Event) -> str:
-    """Reach the agent, again and again until the time is up; what refuses us will not do otherwise later."""
+    """Reach the agent, again and again until the time is up.
+
+    A refusal is no end either: in front of a booting board a forwarded port takes connections and drops them.
+    """
     begun = time.monotonic()
     tries = 0
     while True:
@@ -84,7 +88,9 @@ def _reconnect(target: Target, work_dir: Path, limit_s: float, stop: threading.E
             with connect(target, work_dir=work_dir, stop=stop) as client:
                 info = client.describe()
             return f"agent {info.agent_version} answered at try {tries}"
-        except (Unreachable, Offline, TimedOut):
+        except CallCancelled:
+            raise
+        except BoardError:
             left_s = limit_s - (time.monotonic() - begun)
             if left_s <= 0 or stop.wait(min(_AGAIN_S, left_s)):
                 raise
