@@ -11,7 +11,17 @@ from benchmarks import document, machine
 from benchmarks.figures import Effort, Result
 
 QUANTIZER = ("calibration", "quantizer_accuracy", "quantizer_recurrent", "quantizer_peers")
-NAMES = ("board_timing", "uploads", "startup", "telemetry", "overhead", "lowering", "performance_models", *QUANTIZER)
+NAMES = (
+    "board_timing",
+    "uploads",
+    "startup",
+    "telemetry",
+    "qemu",
+    "overhead",
+    "lowering",
+    "performance_models",
+    *QUANTIZER,
+)
 #: Names that stand for several.
 GROUPS = {"quantizer": QUANTIZER}
 DOCS = Path(__file__).parents[1] / "docs"

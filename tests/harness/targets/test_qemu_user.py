@@ -140,6 +140,7 @@ HOST = """
 import sys, pathlib, threading
 from harness.targets.connect import connect
 from harness.targets.lab import Target, Via
+from harness.targets.values import SessionChoice
 import hashlib
 target = Target("rpi", "raspberry-pi-4", "cpu", Via("qemu"), pathlib.Path())
 model = pathlib.Path(sys.argv[1]); digest = hashlib.sha256(model.read_bytes()).hexdigest()
