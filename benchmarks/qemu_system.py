@@ -1,6 +1,6 @@
 """Emulated boards: image, snapshot, start to serving (cold, from the snapshot, four at once), reset, upload.
 
-    python benchmarks/qemu_system.py [--json FILE]
+    python -m benchmarks.qemu_system [--json FILE]
 
 Wall-clock times of this machine, which say how fast tests are; nothing here is a board's own latency.
 """
