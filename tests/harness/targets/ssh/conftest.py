@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -82,3 +83,22 @@ def known(sshd: SftpServer, tmp_path: Path) -> None:
     """The server's key is in the lab's known_hosts."""
     key = sshd.key.with_name("host-key.pub").read_text()
     (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{sshd.port} {key}")
+
+
+def agent_wheel(folder: Path, version: str = "0.1.0", program: str = "print('quantrig-agent 0')") -> Path:
+    """A wheel of the agent's name that needs nothing; `program` is what its command does."""
+    path = folder / f"quantrig_agent-{version}-py3-none-any.whl"
+    info = f"quantrig_agent-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("small_agent.py", f"def main():\n    {program}\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: quantrig-agent\nVersion: {version}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/entry_points.txt", "[console_scripts]\nquantrig-agent = small_agent:main\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+def broken_agent(folder: Path, version: str) -> Path:
+    """One that says its version and ends when it shall serve."""
+    program = "import sys; assert '--version' in sys.argv, 'broken on purpose'"
+    return agent_wheel(folder, version, program)

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,23 +22,11 @@ from harness.targets.ssh.install import Installer, Release, plan_release
 from harness.targets.ssh.layout import Layout
 from harness.targets.ssh.report import BoardPython
 from harness.targets.ssh.session import CommandFailed, Session, open_session
-from tests.harness.targets.ssh.conftest import login
+from tests.harness.targets.ssh.conftest import agent_wheel, login
 
 MakeBoard = Callable[..., Target]
 pytestmark = pytest.mark.usefixtures("known")
 PYTHON = BoardPython(os.path.realpath(sys.executable), sys.version_info[:3], "x86_64", 64, (2, 36), True, True)
-
-
-def agent_wheel(folder: Path, version: str = "0.1.0", program: str = "print('quantrig-agent 0')") -> Path:
-    path = folder / f"quantrig_agent-{version}-py3-none-any.whl"
-    info = f"quantrig_agent-{version}.dist-info"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("small_agent.py", f"def main():\n    {program}\n")
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: quantrig-agent\nVersion: {version}\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/entry_points.txt", "[console_scripts]\nquantrig-agent = small_agent:main\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return path
 
 
 def bundle(agent: Path) -> Bundle:

@@ -30,6 +30,7 @@ from harness.targets.ssh.bundle import build_agent_wheel
 from harness.targets.ssh.provision import Provisioned, Wishes, provision
 from harness.targets.ssh.service import restart_agent
 from harness.targets.ssh.unprovision import unprovision
+from tests.harness.targets.ssh.conftest import broken_agent
 
 ROOT = Path(__file__).parents[4]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -85,15 +86,12 @@ def bench(lab: Path) -> Target:
     return load_lab(lab).targets["bench"]
 
 
-def wheel(folder: Path, version: str, *, broken: bool = False) -> Path:
-    """The agent's wheel under another version; a broken one says its version and ends when it shall serve."""
+def wheel(folder: Path, version: str) -> Path:
+    """The agent's wheel under another version."""
     source = folder / f"source-{version}" / "agents"
     if not source.is_dir():
         shutil.copytree(ROOT / "agents", source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
         (source / "_version.py").write_text(f'"""Version."""\n\n__version__ = "{version}"\n')
-        if broken:
-            server = source / "server.py"
-            server.write_text(server.read_text() + '\n\nraise ImportError("broken on purpose")\n')
     return build_agent_wheel(source)
 
 
@@ -116,8 +114,8 @@ def test_a_boards_life(lab: Path, tmp_path: Path) -> None:
     agent_folder = tmp_path / "board" / "agent"
     said: list[str] = []
 
-    def make(version: str, *, broken: bool = False, dry_run: bool = False) -> Provisioned:
-        wishes = Wishes(agent_wheel=wheel(tmp_path, version, broken=broken), dry_run=dry_run)
+    def make(version: str, *, dry_run: bool = False) -> Provisioned:
+        wishes = Wishes(agent_wheel=wheel(tmp_path, version), dry_run=dry_run)
         return provision(target, wishes, log=tmp_path / "log", tell=said.append)
 
     # --dry-run: every step, nothing done
@@ -150,9 +148,9 @@ def test_a_boards_life(lab: Path, tmp_path: Path) -> None:
     # an agent that does not come up: the one before serves again, in bounded time
     began = time.monotonic()
     with pytest.raises(BoardError) as caught:
-        make("0.9.3", broken=True)
+        provision(target, Wishes(agent_wheel=broken_agent(tmp_path, "0.9.3")), log=tmp_path / "log")
     assert time.monotonic() - began < 60
-    assert "did not come up: it ended 2 times; it said: ImportError: broken on purpose" in str(caught.value)
+    assert "did not come up: it ended 2 times; it said: AssertionError: broken on purpose" in str(caught.value)
     assert re.search(r"; the one before it \(0\.9\.2-\w+\) serves again$", str(caught.value))
     assert version_that_serves(target, tmp_path) == "0.9.2"
     assert not [path for path in (agent_folder / "releases").iterdir() if path.name.startswith("0.9.3")]
@@ -247,7 +245,7 @@ def test_a_runtime_that_cannot_be_loaded_is_no_agent_on_the_oldest_python(lab: P
 
 def test_a_first_agent_that_does_not_come_up_is_stopped(lab: Path, tmp_path: Path) -> None:
     with pytest.raises(BoardError, match="broken on purpose; it is stopped, there is no release before it"):
-        provision(bench(lab), Wishes(agent_wheel=wheel(tmp_path, "0.9.3", broken=True)))
+        provision(bench(lab), Wishes(agent_wheel=broken_agent(tmp_path, "0.9.3")))
     assert nothing_runs_below(tmp_path / "board")
     with pytest.raises(BoardError):
         version_that_serves(bench(lab), tmp_path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness._version import __version__
 from harness.errors import BoardError
 from harness.targets.connect import connect
 from harness.targets.lab import Ssh, Target, Via
@@ -19,6 +19,7 @@ from harness.targets.ssh.hostkeys import fingerprint
 from harness.targets.ssh.provision import Wishes, provision
 from harness.targets.ssh.service import restart_agent
 from harness.targets.ssh.unprovision import unprovision
+from tests.harness.targets.ssh.conftest import broken_agent
 from tests.harness.targets.ssh.password_server import password_server
 
 ROOT = Path(__file__).parents[4]
@@ -56,20 +57,10 @@ def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
         unprovision(target)
 
 
-def wheel(folder: Path, version: str, *, broken: bool = False) -> Path:
-    source = folder / f"source-{version}" / "agents"
-    if not source.is_dir():
-        shutil.copytree(ROOT / "agents", source, ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"))
-        (source / "_version.py").write_text(f'"""Version."""\n\n__version__ = "{version}"\n')
-        if broken:
-            with (source / "server.py").open("a") as server:
-                server.write('\n\nraise ImportError("broken on purpose")\n')
-    return build_agent_wheel(source)
-
-
 def test_a_logins_own_unit_is_started_upgraded_rolled_back_and_removed(board: Target, tmp_path: Path) -> None:
     home, state = tmp_path / "board-home", tmp_path / "state"
-    first = provision(board, Wishes(agent_wheel=wheel(tmp_path, "0.9.1")), log=tmp_path / "log")
+    real = build_agent_wheel(ROOT / "agents")  # one, although somebody may be editing it
+    first = provision(board, Wishes(agent_wheel=real), log=tmp_path / "log")
     assert first.service == "user"
     assert first.folder == f"{home}/.local/share/quantrig-agent"
     unit = home / ".config" / "systemd" / "user" / UNIT
@@ -77,15 +68,17 @@ def test_a_logins_own_unit_is_started_upgraded_rolled_back_and_removed(board: Ta
     assert (state / f"{UNIT}.enabled").exists()
     assert (state / "linger").exists()  # it lives without a session
     with connect(board, work_dir=tmp_path) as agent:
-        assert agent.describe().agent_version == "0.9.1"
-    assert not provision(board, Wishes(agent_wheel=wheel(tmp_path, "0.9.1"))).changed
+        assert agent.describe().agent_version == __version__
+    assert not provision(board, Wishes(agent_wheel=real)).changed
 
-    with pytest.raises(BoardError, match=r"it said: ImportError: broken on purpose; the one before it .* serves again"):
-        provision(board, Wishes(agent_wheel=wheel(tmp_path, "0.9.3", broken=True)))
+    with pytest.raises(
+        BoardError, match=r"it said: AssertionError: broken on purpose; the one before it .* serves again"
+    ):
+        provision(board, Wishes(agent_wheel=broken_agent(tmp_path, "0.9.3")))
     restart_agent(board)
-    provision(board, Wishes(agent_wheel=wheel(tmp_path, "0.9.1")))  # waits until the restarted one serves
+    provision(board, Wishes(agent_wheel=real))  # waits until the restarted one serves
     with connect(board, work_dir=tmp_path) as agent:
-        assert agent.describe().agent_version == "0.9.1"
+        assert agent.describe().agent_version == __version__
 
     unprovision(board)
     assert not unit.exists()
