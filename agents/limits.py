@@ -261,7 +261,9 @@ def _remove_group(path: Path) -> None:
 
 def _start_ticks(pid: int) -> str:
     """When the process started, in clock ticks since boot: tells a recycled pid from the one meant; "" when gone."""
-    text = " ".join(_lines(f"/proc/{pid}/stat"))
+    # Of its main thread: QEMU's user mode makes up /proc/PID/stat of the process that asks, and an agent there would be
+    # taken for one that has ended by every other agent of the machine, its networks' processes killed.
+    text = " ".join(_lines(f"/proc/{pid}/task/{pid}/stat"))
     # The command name, in brackets, may hold blanks: field 22 is the 20th after the last bracket.
     fields = text.rpartition(")")[2].split()
     return fields[19] if len(fields) > 19 else ""
