@@ -12,11 +12,10 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,20 +23,16 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import paramiko
 
-from harness.errors import BoardError, Offline, Refused, TimedOut, Unreachable, UserError
-from harness.targets.ssh.hostkeys import KEY_TYPES, check_host_key, known_types, load_known_hosts
+from harness.errors import BoardError, Offline, TimedOut, UserError
 from harness.targets.ssh.login import log_in
+from harness.targets.ssh.transport import CONNECT_TIMEOUT_S, connect
 from harness.targets.validate import clean_text
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Ssh, Target
+    from harness.targets.lab import Target
 
-#: For the connection, the handshake and the login each, seconds.
-CONNECT_TIMEOUT_S = 15.0
 #: A command that only looks; a board under load may take seconds to start one.
 COMMAND_TIMEOUT_S = 60.0
-#: A board that lost its power is noticed by these, seconds.
-_KEEPALIVE_S = 10
 _PIECE_BYTES = 1 << 15
 #: Kept of what one command says; the log has all of it.
 _KEPT_BYTES = 4 << 20
@@ -283,7 +278,7 @@ def open_session(
         raise UserError(
             f"{target.name}: no login; add `ssh: {{host: …, user: …}}` to it in targets.yaml (docs/provisioning.md)"
         )
-    transport = _connect(target, target.ssh)
+    transport = connect(target, target.ssh)
     written = Log(log)
     try:
         log_in(target.name, target.ssh, transport, may_ask=may_ask)
@@ -295,75 +290,3 @@ def open_session(
     finally:
         transport.close()
         written.close()
-
-
-def _connect(target: Target, ssh: Ssh) -> paramiko.Transport:
-    """A transport whose host key is accepted, nobody logged in yet."""
-    keys = load_known_hosts(target.base)
-    known = [one for name in known_types(keys, ssh) for one in _signatures(name)]
-    transport = _handshake(target, ssh, [*known, *(name for name in KEY_TYPES if name not in known)])
-    shown = transport.get_remote_server_key().get_name()
-    try:
-        _check(target, ssh, transport, keys)
-    except Refused:
-        if ssh.host_key is None:
-            raise
-        # A fingerprint does not say its key's type, and a server shows one key a connection: ask for the others.
-        other = _other_key(target, ssh, shown, keys)
-        if other is None:
-            raise
-        return other
-    return transport
-
-
-def _other_key(target: Target, ssh: Ssh, shown: str, keys: paramiko.HostKeys) -> paramiko.Transport | None:
-    for name in ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa"):
-        if name != shown:
-            with suppress(Unreachable, Refused):  # it has no such key, or that is not the pinned one either
-                transport = _handshake(target, ssh, _signatures(name))
-                _check(target, ssh, transport, keys)
-                return transport
-    return None
-
-
-def _signatures(name: str) -> list[str]:
-    """Ways to prove a key of a type in known_hosts."""
-    if name == "ssh-rsa":
-        return ["rsa-sha2-512", "rsa-sha2-256"]
-    return [name] if name in KEY_TYPES else []
-
-
-def _check(target: Target, ssh: Ssh, transport: paramiko.Transport, keys: paramiko.HostKeys) -> None:
-    try:
-        check_host_key(target.name, ssh, transport.get_remote_server_key(), keys)
-    except BaseException:
-        transport.close()
-        raise
-
-
-def _handshake(target: Target, ssh: Ssh, types: Sequence[str]) -> paramiko.Transport:
-    where = f"{ssh.host}:{ssh.port}"
-    try:
-        raw = socket.create_connection((ssh.host, ssh.port), timeout=CONNECT_TIMEOUT_S)
-    except socket.gaierror as error:
-        raise Unreachable(
-            target.name, f"no machine is called {ssh.host!r} ({error.strerror}); correct `host` in `ssh`"
-        ) from error
-    except OSError as error:
-        raise Unreachable(
-            target.name, f"no SSH at {where} ({error.strerror or 'no answer'}); is the board up and its sshd running?"
-        ) from error
-    transport = paramiko.Transport(raw)
-    transport.banner_timeout = CONNECT_TIMEOUT_S
-    transport.auth_timeout = CONNECT_TIMEOUT_S
-    transport.get_security_options().key_types = types
-    try:
-        transport.start_client(timeout=CONNECT_TIMEOUT_S)
-    except (paramiko.SSHException, EOFError, OSError) as error:
-        transport.close()
-        raise Unreachable(
-            target.name,
-            f"what listens at {where} agrees on no SSH connection ({clean_text(str(error)) or 'it hung up'})",
-        ) from error
-    transport.set_keepalive(_KEEPALIVE_S)
-    return transport
