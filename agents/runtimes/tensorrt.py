@@ -83,13 +83,31 @@ class Tensorrt:
         providers = [(_PROVIDER, chosen), (cuda.PROVIDER, cuda.OPTIONS), (CPU, {})]
         session = make_session(data, options, Plan(providers, [_PROVIDER], private=_PATHS), surroundings.home)
         if not kept:
-            if any(-1 in spec.shape for spec in session.inputs):
-                session.run(session.zeros())
+            _build_for_one_sample(session)
             session.compile_ms = (time.perf_counter() - began) * 1e3
             if store is not None:
                 store.keep(facts, folder)
         session.settings = {**session.settings, "engine": "kept from an earlier run" if kept else "built now"}
         return session
+
+
+def _build_for_one_sample(session: OnnxRuntimeSession) -> None:
+    """Have the engine built now where a free dimension would put it off to the first batch.
+
+    Where more than the number of samples is free (an image's size), one sample of size 1 may not be a sample at all:
+    then the engine is built when the first batch comes.
+
+    Raises:
+        AgentError: REFUSED when it cannot be built.
+    """
+    free = [axis for spec in session.inputs for axis, size in enumerate(spec.shape) if size < 0]
+    if not free:
+        return
+    try:
+        session.run(session.zeros())
+    except AgentError:
+        if not any(free):
+            raise
 
 
 def _options(folder: Path, *, quantized: bool) -> dict[str, str]:
