@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 #: By family, best first; the first one that works is taken. XNNPACK is nobody's default: the public packages of
-#: ONNX Runtime come without it, and its kernels round as the CPU provider's do.
+#: ONNX Runtime come without it, and nobody has compared its arithmetic with the CPU provider's on a board yet.
 _BY_FAMILY = {
     "jetson": ("tensorrt", "cuda", "onnxruntime"),
     "nvidia": ("tensorrt", "cuda", "onnxruntime"),
