@@ -57,7 +57,7 @@ class Agent(AgentServicer):
         self.samples: list[pb.TelemetrySample] = []
         self.refusal = (grpc.StatusCode.OK, "")
         self.silence: threading.Event | None = None  # Infer answers only when it is set
-        self.hears_the_end = False  # Infer ends when the host has nothing more to send, as an honest agent does
+        self.hears_the_end = True  # Infer ends when the host has nothing more to send, as an honest agent does
 
     def Describe(self, request: pb.DescribeRequest, context: grpc.ServicerContext) -> pb.BoardDescription:  # noqa: N802 named by the protocol
         return self.description
