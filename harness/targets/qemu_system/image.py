@@ -236,7 +236,19 @@ def _make(target: str, machine: Machine, tools: Tools, apt_sources: Path | None,
     pointer = home() / f"current-{machine.name}.new"
     pointer.write_text(manifest.identity + "\n")
     pointer.replace(home() / f"current-{machine.name}")
+    _remove_others(folder, machine)
     return Image(folder, manifest)
+
+
+def _remove_others(kept: Path, machine: Machine) -> None:
+    """Older images of the same machine; boards that run have theirs open and go on."""
+    for other in (home() / "images").iterdir():
+        try:
+            same = Manifest.model_validate_json((other / _MANIFEST).read_bytes()).machine == machine.name
+        except (OSError, ValidationError):
+            continue
+        if same and other != kept:
+            delete(other)
 
 
 def _fetch_kernel(target: str, apt: Path, package: str) -> Path:
