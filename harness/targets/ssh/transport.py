@@ -90,6 +90,7 @@ def _handshake(target: Target, ssh: Ssh, types: Sequence[str]) -> paramiko.Trans
     transport.get_security_options().key_types = types
     try:
         transport.start_client(timeout=CONNECT_TIMEOUT_S)
+        transport.get_remote_server_key()  # start_client says nothing when its time is over
     except (paramiko.SSHException, EOFError, OSError) as error:
         transport.close()
         raise Unreachable(

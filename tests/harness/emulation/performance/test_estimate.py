@@ -101,8 +101,9 @@ def test_the_table_carries_the_error_of_the_model(tiny: Path, quantrig: Callable
     for words in ("250 MHz", "FPS", "(fitted)", "19.433 FPS: -2.7 %", "InputData", "LUT 170,779 (62.3 %)", "MathWorks"):
         assert words in flat, words
     custom = quantrig("estimate", str(tiny), "--conv-threads", "9", "--fc-threads", "2", "--clock-mhz", "100").stdout
-    assert "9/2 threads" in custom
-    assert "interpolated" in custom
+    flat = " ".join(custom.split())  # a long path breaks its line anywhere
+    assert "9/2 threads" in flat
+    assert "interpolated" in flat
 
 
 def test_the_log_alone(tiny: Path, quantrig: Callable[..., Done]) -> None:

@@ -117,7 +117,7 @@ def password_server(password: str, *, interactive: bool = False) -> Iterator[Pas
                 transports.append(transport)
                 try:
                     transport.start_server(server=_Interface(server))
-                except (paramiko.SSHException, EOFError):
+                except (paramiko.SSHException, EOFError, OSError):  # it hung up: the next may have better luck
                     continue
 
         threading.Thread(target=serve, daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -108,3 +109,10 @@ def test_nobody_there_and_somebody_who_speaks_no_ssh(make_board: MakeBoard, free
     assert "no SSH at 127.0.0.1" in refusal(make_board(Ssh("127.0.0.1", port=free_port)), Unreachable)
     assert "agrees on no SSH connection" in refusal(make_board(Ssh("127.0.0.1", port=mute)), Unreachable)
     assert "no machine is called" in refusal(make_board(Ssh("no-such-board.invalid")), Unreachable)
+
+
+def test_a_port_that_says_nothing_is_no_board(make_board: MakeBoard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.targets.ssh.transport.CONNECT_TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = int(silent.getsockname()[1])
+        refusal(make_board(Ssh("127.0.0.1", "pi", port=port, host_key="SHA256:" + "B" * 43)), Unreachable)
