@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import BoardError, TimedOut, UserError
-from harness.targets.console.patterns import is_login_prompt
+from harness.targets.console.events import EventKind
+from harness.targets.console.patterns import recognize_all
 from harness.targets.qemu_system.image import Image, alone, current_image, home, make_image
 from harness.targets.qemu_system.initrd import make_initrd
 from harness.targets.qemu_system.keys import Keys, make_keys
@@ -114,6 +115,11 @@ def new_disk(prepared: Prepared, path: Path) -> None:
         raise BoardError(path.stem, f"qemu-img could not make its disk: {done.stderr.strip()}")
 
 
+def asks_for_a_login(line: str) -> bool:
+    """Whether a line of the console is a login prompt, also where the kernel went on writing behind it."""
+    return any(event.kind is EventKind.LOGIN for event in recognize_all(line.rstrip(), 0.0))
+
+
 def await_boot(machine: Running, timeout_s: float = BOOT_TIMEOUT_S) -> None:
     """Wait for the login prompt in the console's log, and for the control console.
 
@@ -124,7 +130,7 @@ def await_boot(machine: Running, timeout_s: float = BOOT_TIMEOUT_S) -> None:
     log = machine.folder / CONSOLE_LOG
     while True:
         lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-        if any(is_login_prompt(line.rstrip()) for line in lines[-20:]):
+        if any(asks_for_a_login(line) for line in lines[-20:]):
             break
         if time.monotonic() > deadline:
             last = lines[-1].strip() if lines else "nothing"
