@@ -199,7 +199,7 @@ class Quantizing(Calibrated):
         overrides: Mapping[str, Any] | None,
         **asked: Unpack[Asked],
     ) -> Asked:
-        """What decides the variants of this session's network, the held-back data read into memory."""
+        """What decides the variants of the network, the held-back data read into memory."""
         asked["environment"] = self.environment
         if data is not None:
             asked["held_back"], asked["labels"] = samples_of(self._stream(data, preprocess))
