@@ -93,3 +93,45 @@ class FigureRow(Base):
     ci_high: Mapped[float | None] = mapped_column(Float)
     n: Mapped[int | None] = mapped_column(BigInteger)
     note: Mapped[str] = mapped_column(Text)
+
+
+class NightRow(Base):
+    """One night of a plan: what it was to run and how far it came."""
+
+    __tablename__ = "nights"
+
+    night_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    plan: Mapped[str] = mapped_column(String(64), index=True)
+    status: Mapped[str] = mapped_column(String(16))  # "running", "interrupted", "done"
+    started: Mapped[str] = mapped_column(String(40), index=True)  # ISO 8601 with time zone
+    finished: Mapped[str | None] = mapped_column(String(40))
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)  # its entries: job, targets, run, outcome
+
+
+class SurroundingsRow(Base):
+    """What one run's figures on one target depended on, by name (`harness.history.environment`)."""
+
+    __tablename__ = "surroundings"
+    __table_args__ = (UniqueConstraint("run_id", "target"),)
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.run_id", ondelete="CASCADE"), index=True)
+    target: Mapped[str] = mapped_column(String(64))
+    fields: Mapped[dict[str, str]] = mapped_column(JSON)
+
+
+class AlarmRow(Base):
+    """A step in a series that was found one night and what became of it."""
+
+    __tablename__ = "alarms"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    plan: Mapped[str] = mapped_column(String(64), index=True)
+    job_name: Mapped[str] = mapped_column(String(64))
+    target: Mapped[str] = mapped_column(String(64))
+    network: Mapped[str] = mapped_column(String(16))
+    metric: Mapped[str] = mapped_column(String(64))
+    first_run_id: Mapped[str] = mapped_column(String(64))  # the first run on the new level
+    raised: Mapped[str] = mapped_column(String(40), index=True)  # ISO 8601: when it was found
+    state: Mapped[str] = mapped_column(String(16))  # "new", "seen", "acknowledged", "withdrawn"
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)  # old, new, interval, how sure, causes
