@@ -65,6 +65,11 @@ class BlockRecord:
         batch_size: samples per iteration.
         cpu_time_s: of the network's process during the block.
         peak_memory_bytes: high-water mark of that process.
+        disturbed: why its pair is rejected, a reason each; both halves of a rejected pair carry them. Empty: clean.
+        watched: whether telemetry streamed while it ran; None in records of older versions.
+        clock: the board's clock that timed it, by its own name; "" when unknown.
+        clock_resolution_ns: what that clock claims; None when unknown.
+        clock_tick_ns: the smallest step that was seen of it on that board; None when unknown.
     """
 
     network: Network
@@ -75,11 +80,31 @@ class BlockRecord:
     batch_size: int
     cpu_time_s: float
     peak_memory_bytes: int
+    disturbed: tuple[str, ...] = ()
+    watched: bool | None = None
+    clock: str = ""
+    clock_resolution_ns: float | None = None
+    clock_tick_ns: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdleWindow:
+    """A stretch of time in which the board ran nothing of ours, for the power it draws idle.
+
+    Args:
+        when: "before" the timed blocks, or "after" them.
+        started_unix_s: wall clock of the board.
+        duration_s: its length.
+    """
+
+    when: str
+    started_unix_s: float
+    duration_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class TelemetryRecord:
-    """One telemetry sample, taken between blocks; None or absent where the board does not say."""
+    """One telemetry sample; None or absent where the board does not say."""
 
     unix_s: float
     temperature_c: dict[str, float]
@@ -87,8 +112,10 @@ class TelemetryRecord:
     total_power_mw: float | None
     total_power_rail: str | None
     throttled: bool | None
-    clock_mhz: float | None
+    clock_mhz: float | None  # of the unit that runs the network
     ram_used_mb: float | None
+    throttled_by: tuple[str, ...] = ()  # one reason each while `throttled`: of the time since the sample before
+    clocks_mhz: dict[str, float] = field(default_factory=dict)  # every clock the board tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +246,8 @@ class TargetRecord:
         designs: what is known of an FPGA without the board; empty for other targets.
         programming: of those designs.
         recovery: what was tried when the board was lost in the middle of the run.
+        idle: when the board idled, before and after its blocks; empty where no rail tells its power.
+        steady_clock_mhz: the clock that warm-up settled at, by network; empty where it did not or is not told.
     """
 
     name: str
@@ -239,6 +268,8 @@ class TargetRecord:
     designs: tuple[DesignRecord, ...] = ()
     programming: tuple[Programming, ...] = ()
     recovery: tuple[RecoveryStep, ...] = ()
+    idle: tuple[IdleWindow, ...] = ()
+    steady_clock_mhz: dict[Network, float] = field(default_factory=dict)
 
     def failed(self, status: str, error: str) -> TargetRecord:
         """The same target, ended by an error."""

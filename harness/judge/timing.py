@@ -92,6 +92,21 @@ def check_blocks(target: str, blocks: Sequence[BlockRecord]) -> None:
             raise BadResult(target, f"{where} has batch size {block.batch_size}: check the agent's version")
 
 
+def clean_pairs(blocks: Sequence[BlockRecord]) -> list[BlockRecord]:
+    """The blocks whose pair was not rejected: neither half of it is `disturbed`, in the order given."""
+    rejected = rejected_pairs(blocks)
+    return [block for block in blocks if block.pair not in rejected]
+
+
+def rejected_pairs(blocks: Sequence[BlockRecord]) -> dict[int, tuple[str, ...]]:
+    """Pairs with a disturbed half → the reasons of both halves, each once."""
+    reasons: dict[int, dict[str, None]] = {}
+    for block in blocks:
+        if block.disturbed:
+            reasons.setdefault(block.pair, {}).update(dict.fromkeys(block.disturbed))
+    return {pair: tuple(told) for pair, told in reasons.items()}
+
+
 def network_timing(blocks: Sequence[BlockRecord], network: Network) -> NetworkTiming | None:
     """What the blocks of `network` say; None when there are none. Call `check_blocks` first."""
     own = [block for block in blocks if block.network is network]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ from harness.store.migrate import migrate
 from harness.store.tables import BlockRow, FigureRow, OutputsRow, RunRow, TargetRow
 
 _TARGET = TypeAdapter(TargetRecord)
+
+#: What came to BlockRecord after the table: kept in one column, so that the next field needs no migration.
+_LATER = tuple(f for f in fields(BlockRecord) if f.default is not MISSING or f.default_factory is not MISSING)
 
 #: How long a writer waits for another one, s. A write takes milliseconds; a lab disk under load takes a second.
 _BUSY_TIMEOUT_S = 30
@@ -231,6 +234,7 @@ class Store:
                     target_id=self._target_id(session, run_id, target), network=block.network, pair=block.pair,
                     latency_ns=samples, started_unix_s=block.started_unix_s, duration_s=block.duration_s,
                     batch_size=block.batch_size, cpu_time_s=block.cpu_time_s, peak_memory_bytes=block.peak_memory_bytes,
+                    details=_block_details(block),
                 )
             )  # fmt: skip
 
@@ -254,6 +258,7 @@ class Store:
             BlockRecord(
                 Network(row.network), row.pair, tuple(np.frombuffer(row.latency_ns, dtype="<u8").tolist()),
                 row.started_unix_s, row.duration_s, row.batch_size, row.cpu_time_s, row.peak_memory_bytes,
+                **_later_fields(row.details),
             )
             for row in rows
         ]  # fmt: skip
@@ -268,3 +273,20 @@ class Store:
             session.add_all(
                 FigureRow(run_id=run_id, **{name: getattr(figure, name) for name in names}) for figure in figures
             )
+
+
+def _block_details(block: BlockRecord) -> dict[str, Any] | None:
+    """The later fields that differ from their default."""
+    told = {f.name: getattr(block, f.name) for f in _LATER}
+    plain = BlockRecord(block.network, block.pair, (1,), 0.0, 0.0, 1, 0.0, 0)
+    return {name: value for name, value in told.items() if value != getattr(plain, name)} or None
+
+
+def _later_fields(details: dict[str, Any] | None) -> dict[str, Any]:
+    """The opposite; a field that a newer version wrote is left out, JSON's lists are tuples again."""
+    known = {f.name for f in _LATER}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in (details or {}).items()
+        if name in known
+    }

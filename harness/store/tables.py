@@ -71,6 +71,7 @@ class BlockRow(Base):
     batch_size: Mapped[int] = mapped_column(Integer)
     cpu_time_s: Mapped[float] = mapped_column(Float)
     peak_memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    details: Mapped[dict[str, Any] | None] = mapped_column(JSON)  # fields of BlockRecord that came later; null: none
 
 
 class FigureRow(Base):
