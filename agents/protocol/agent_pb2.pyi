@@ -1193,6 +1193,131 @@ class CpuLoad(google.protobuf.message.Message):
 Global___CpuLoad: typing_extensions.TypeAlias = CpuLoad
 
 @typing.final
+class HoldRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: builtins.int
+    @property
+    def settings(self) -> Global___BoardSettings:
+        """of the first message; later ones are refused"""
+
+    def __init__(
+        self,
+        *,
+        settings: Global___BoardSettings | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["settings", b"settings"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["settings", b"settings"]) -> None: ...
+
+Global___HoldRequest: typing_extensions.TypeAlias = HoldRequest
+
+@typing.final
+class BoardSettings(google.protobuf.message.Message):
+    """What a host may ask of a board's state. Absent: stays as it is. No path, no command, no number of a register."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POWER_MODE_FIELD_NUMBER: builtins.int
+    LOCK_CLOCKS_FIELD_NUMBER: builtins.int
+    GOVERNOR_FIELD_NUMBER: builtins.int
+    power_mode: builtins.str
+    """name or number of a mode that the board's own tool lists (nvpmodel)"""
+    lock_clocks: builtins.bool
+    """one clock for each unit, instead of a range"""
+    governor: builtins.str
+    """one of those that cpufreq offers there"""
+    def __init__(
+        self,
+        *,
+        power_mode: builtins.str | None = ...,
+        lock_clocks: builtins.bool | None = ...,
+        governor: builtins.str | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_governor", b"_governor", "_lock_clocks", b"_lock_clocks", "_power_mode", b"_power_mode", "governor", b"governor", "lock_clocks", b"lock_clocks", "power_mode", b"power_mode"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_governor", b"_governor", "_lock_clocks", b"_lock_clocks", "_power_mode", b"_power_mode", "governor", b"governor", "lock_clocks", b"lock_clocks", "power_mode", b"power_mode"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_governor", b"_governor"]) -> typing.Literal["governor"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_lock_clocks", b"_lock_clocks"]) -> typing.Literal["lock_clocks"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_power_mode", b"_power_mode"]) -> typing.Literal["power_mode"] | None: ...
+
+Global___BoardSettings: typing_extensions.TypeAlias = BoardSettings
+
+@typing.final
+class HoldEvent(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    HELD_FIELD_NUMBER: builtins.int
+    GIVEN_BACK_FIELD_NUMBER: builtins.int
+    @property
+    def held(self) -> Global___SettingStates:
+        """first"""
+
+    @property
+    def given_back(self) -> Global___SettingStates:
+        """last"""
+
+    def __init__(
+        self,
+        *,
+        held: Global___SettingStates | None = ...,
+        given_back: Global___SettingStates | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["event", b"event", "given_back", b"given_back", "held", b"held"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["event", b"event", "given_back", b"given_back", "held", b"held"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["event", b"event"]) -> typing.Literal["held", "given_back"] | None: ...
+
+Global___HoldEvent: typing_extensions.TypeAlias = HoldEvent
+
+@typing.final
+class SettingStates(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SETTINGS_FIELD_NUMBER: builtins.int
+    @property
+    def settings(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___SettingState]: ...
+    def __init__(
+        self,
+        *,
+        settings: collections.abc.Iterable[Global___SettingState] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["settings", b"settings"]) -> None: ...
+
+Global___SettingStates: typing_extensions.TypeAlias = SettingStates
+
+@typing.final
+class SettingState(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ASKED_FIELD_NUMBER: builtins.int
+    BEFORE_FIELD_NUMBER: builtins.int
+    NOW_FIELD_NUMBER: builtins.int
+    PROBLEM_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"power_mode", "lock_clocks", "governor" """
+    asked: builtins.str
+    before: builtins.str
+    """as read before anything was changed; "" when it cannot be read"""
+    now: builtins.str
+    """as read back; "" when it cannot be read"""
+    problem: builtins.str
+    """why it is not as asked (given_back: not as before), with the remedy; "" when it is"""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        asked: builtins.str = ...,
+        before: builtins.str = ...,
+        now: builtins.str = ...,
+        problem: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["asked", b"asked", "before", b"before", "name", b"name", "now", b"now", "problem", b"problem"]) -> None: ...
+
+Global___SettingState: typing_extensions.TypeAlias = SettingState
+
+@typing.final
 class UnloadRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -89,6 +89,11 @@ class AgentStub(object):
                 request_serializer=agents_dot_protocol_dot_agent__pb2.TelemetryRequest.SerializeToString,
                 response_deserializer=agents_dot_protocol_dot_agent__pb2.TelemetrySample.FromString,
                 _registered_method=True)
+        self.HoldSettings = channel.stream_stream(
+                '/quantrig.agent.v1.Agent/HoldSettings',
+                request_serializer=agents_dot_protocol_dot_agent__pb2.HoldRequest.SerializeToString,
+                response_deserializer=agents_dot_protocol_dot_agent__pb2.HoldEvent.FromString,
+                _registered_method=True)
         self.Unload = channel.unary_unary(
                 '/quantrig.agent.v1.Agent/Unload',
                 request_serializer=agents_dot_protocol_dot_agent__pb2.UnloadRequest.SerializeToString,
@@ -178,6 +183,17 @@ class AgentServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def HoldSettings(self, request_iterator, context):
+        """Set the board's own state for as long as this call lasts, and give back what was there before. The host sends one
+        request and keeps the stream open; the first event says what was set. When the host ends its side, the last event
+        says what was given back. When the call ends in any other way (a host that died, a cable that was pulled: noticed
+        within 40 s), the agent gives back by itself; after its own death its next start does. One holder at a time
+        (FAILED_PRECONDITION). Only what the board's family has, from the agent's own list: never a command of the host's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Unload(self, request, context):
         """End the network's child process and free its memory.
         """
@@ -242,6 +258,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.StreamTelemetry,
                     request_deserializer=agents_dot_protocol_dot_agent__pb2.TelemetryRequest.FromString,
                     response_serializer=agents_dot_protocol_dot_agent__pb2.TelemetrySample.SerializeToString,
+            ),
+            'HoldSettings': grpc.stream_stream_rpc_method_handler(
+                    servicer.HoldSettings,
+                    request_deserializer=agents_dot_protocol_dot_agent__pb2.HoldRequest.FromString,
+                    response_serializer=agents_dot_protocol_dot_agent__pb2.HoldEvent.SerializeToString,
             ),
             'Unload': grpc.unary_unary_rpc_method_handler(
                     servicer.Unload,
@@ -546,6 +567,33 @@ class Agent(object):
             '/quantrig.agent.v1.Agent/StreamTelemetry',
             agents_dot_protocol_dot_agent__pb2.TelemetryRequest.SerializeToString,
             agents_dot_protocol_dot_agent__pb2.TelemetrySample.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldSettings(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/quantrig.agent.v1.Agent/HoldSettings',
+            agents_dot_protocol_dot_agent__pb2.HoldRequest.SerializeToString,
+            agents_dot_protocol_dot_agent__pb2.HoldEvent.FromString,
             options,
             channel_credentials,
             insecure,

@@ -213,6 +213,22 @@ _AgentStreamTelemetryType = typing_extensions.TypeVar(
     ],
 )
 
+_AgentHoldSettingsType = typing_extensions.TypeVar(
+    '_AgentHoldSettingsType',
+    grpc.StreamStreamMultiCallable[
+        agents.protocol.agent_pb2.HoldRequest,
+        agents.protocol.agent_pb2.HoldEvent,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        agents.protocol.agent_pb2.HoldRequest,
+        agents.protocol.agent_pb2.HoldEvent,
+    ],
+    default=grpc.StreamStreamMultiCallable[
+        agents.protocol.agent_pb2.HoldRequest,
+        agents.protocol.agent_pb2.HoldEvent,
+    ],
+)
+
 _AgentUnloadType = typing_extensions.TypeVar(
     '_AgentUnloadType',
     grpc.UnaryUnaryMultiCallable[
@@ -229,7 +245,7 @@ _AgentUnloadType = typing_extensions.TypeVar(
     ],
 )
 
-class AgentStub(typing.Generic[_AgentDescribeType, _AgentFindMissingType, _AgentUploadType, _AgentRemoveType, _AgentProgramType, _AgentPrepareType, _AgentInferType, _AgentLoadInputsType, _AgentWarmUpType, _AgentTimeBlockType, _AgentStreamTelemetryType, _AgentUnloadType]):
+class AgentStub(typing.Generic[_AgentDescribeType, _AgentFindMissingType, _AgentUploadType, _AgentRemoveType, _AgentProgramType, _AgentPrepareType, _AgentInferType, _AgentLoadInputsType, _AgentWarmUpType, _AgentTimeBlockType, _AgentStreamTelemetryType, _AgentHoldSettingsType, _AgentUnloadType]):
     @typing.overload
     def __init__(self: AgentStub[
         grpc.UnaryUnaryMultiCallable[
@@ -275,6 +291,10 @@ class AgentStub(typing.Generic[_AgentDescribeType, _AgentFindMissingType, _Agent
         grpc.UnaryStreamMultiCallable[
             agents.protocol.agent_pb2.TelemetryRequest,
             agents.protocol.agent_pb2.TelemetrySample,
+        ],
+        grpc.StreamStreamMultiCallable[
+            agents.protocol.agent_pb2.HoldRequest,
+            agents.protocol.agent_pb2.HoldEvent,
         ],
         grpc.UnaryUnaryMultiCallable[
             agents.protocol.agent_pb2.UnloadRequest,
@@ -328,6 +348,10 @@ class AgentStub(typing.Generic[_AgentDescribeType, _AgentFindMissingType, _Agent
             agents.protocol.agent_pb2.TelemetryRequest,
             agents.protocol.agent_pb2.TelemetrySample,
         ],
+        grpc.aio.StreamStreamMultiCallable[
+            agents.protocol.agent_pb2.HoldRequest,
+            agents.protocol.agent_pb2.HoldEvent,
+        ],
         grpc.aio.UnaryUnaryMultiCallable[
             agents.protocol.agent_pb2.UnloadRequest,
             agents.protocol.agent_pb2.UnloadReply,
@@ -370,6 +394,14 @@ class AgentStub(typing.Generic[_AgentDescribeType, _AgentFindMissingType, _Agent
 
     StreamTelemetry: _AgentStreamTelemetryType
     """Samples until the host cancels or `duration_s` has passed."""
+
+    HoldSettings: _AgentHoldSettingsType
+    """Set the board's own state for as long as this call lasts, and give back what was there before. The host sends one
+    request and keeps the stream open; the first event says what was set. When the host ends its side, the last event
+    says what was given back. When the call ends in any other way (a host that died, a cable that was pulled: noticed
+    within 40 s), the agent gives back by itself; after its own death its next start does. One holder at a time
+    (FAILED_PRECONDITION). Only what the board's family has, from the agent's own list: never a command of the host's.
+    """
 
     Unload: _AgentUnloadType
     """End the network's child process and free its memory."""
@@ -418,6 +450,10 @@ AgentAsyncStub: typing_extensions.TypeAlias = AgentStub[
     grpc.aio.UnaryStreamMultiCallable[
         agents.protocol.agent_pb2.TelemetryRequest,
         agents.protocol.agent_pb2.TelemetrySample,
+    ],
+    grpc.aio.StreamStreamMultiCallable[
+        agents.protocol.agent_pb2.HoldRequest,
+        agents.protocol.agent_pb2.HoldEvent,
     ],
     grpc.aio.UnaryUnaryMultiCallable[
         agents.protocol.agent_pb2.UnloadRequest,
@@ -517,6 +553,19 @@ class AgentServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[agents.protocol.agent_pb2.TelemetrySample], collections.abc.AsyncIterator[agents.protocol.agent_pb2.TelemetrySample]]:
         """Samples until the host cancels or `duration_s` has passed."""
+
+    @abc.abstractmethod
+    def HoldSettings(
+        self,
+        request_iterator: _MaybeAsyncIterator[agents.protocol.agent_pb2.HoldRequest],
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[agents.protocol.agent_pb2.HoldEvent], collections.abc.AsyncIterator[agents.protocol.agent_pb2.HoldEvent]]:
+        """Set the board's own state for as long as this call lasts, and give back what was there before. The host sends one
+        request and keeps the stream open; the first event says what was set. When the host ends its side, the last event
+        says what was given back. When the call ends in any other way (a host that died, a cable that was pulled: noticed
+        within 40 s), the agent gives back by itself; after its own death its next start does. One holder at a time
+        (FAILED_PRECONDITION). Only what the board's family has, from the agent's own list: never a command of the host's.
+        """
 
     @abc.abstractmethod
     def Unload(
