@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from harness.judge.figure import Figure, Network, Source
+from harness.judge.stopping import StoppingRule
 
 #: Version of run.json. Raised when a field changes its meaning; adding a field does not raise it.
 SCHEMA_VERSION = 1
@@ -248,6 +249,7 @@ class TargetRecord:
         recovery: what was tried when the board was lost in the middle of the run.
         idle: when the board idled, before and after its blocks; empty where no rail tells its power.
         steady_clock_mhz: the clock that warm-up settled at, by network; empty where it did not or is not told.
+        stopping: by which rule its timing ends; None in records of older versions and where nothing is timed.
     """
 
     name: str
@@ -270,6 +272,7 @@ class TargetRecord:
     recovery: tuple[RecoveryStep, ...] = ()
     idle: tuple[IdleWindow, ...] = ()
     steady_clock_mhz: dict[Network, float] = field(default_factory=dict)
+    stopping: StoppingRule | None = None
 
     def failed(self, status: str, error: str) -> TargetRecord:
         """The same target, ended by an error."""

@@ -6,6 +6,7 @@ Every function is pure and deterministic; formulas and sources stand at each. Al
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def mean_interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval
     if data.size < 2:
         return None
     centre = float(data.mean())
-    half = _t(confidence, data.size) * float(data.std(ddof=1)) / math.sqrt(data.size)
+    half = t_quantile(int(data.size), confidence) * float(data.std(ddof=1)) / math.sqrt(data.size)
     return Interval(centre - half, centre + half)
 
 
@@ -234,7 +235,7 @@ def sectioned_interval(
     logs = np.log([quantile_point(block, p) for block in sorted_blocks]) - math.log(overall)
     count = len(sorted_blocks)
     spread = math.sqrt(float(np.sum(logs**2)) / (count - 1))
-    half = _t(confidence, count) * spread / math.sqrt(count)
+    half = t_quantile(count, confidence) * spread / math.sqrt(count)
     return Interval(overall * math.exp(-half), overall * math.exp(half))
 
 
@@ -245,5 +246,7 @@ def quantile_point(data: NDArray[np.float64], p: float) -> float:
     return float(data[math.ceil(data.size * p) - 1])
 
 
-def _t(confidence: float, n: int) -> float:
-    return float(stats.t.ppf(0.5 + confidence / 2, n - 1))
+@functools.cache
+def t_quantile(n: int, confidence: float = CONFIDENCE) -> float:
+    """Student's two-sided t of n values: n - 1 degrees of freedom."""
+    return float(special.stdtrit(n - 1, 0.5 + confidence / 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from harness.judge.statistics import (
     quantile,
     sectioned_interval,
 )
-from harness.record import BlockRecord
+from harness.judge.stopping import Decision, StoppingRule, decide, half_width
+from harness.record import BlockRecord, Loading
 
 #: One iteration longer than this is no inference but a wrong clock or a hostile board: a day, in ns.
 _LONGEST_NS = 86_400 * 10**9
@@ -128,22 +129,56 @@ def block_medians_ms(blocks: Sequence[BlockRecord], network: Network) -> list[fl
     return [float(np.median(block.latency_ns)) / 1e6 for block in blocks if block.network is network]
 
 
-def speedup(blocks: Sequence[BlockRecord]) -> GeometricMean | None:
-    """How many times faster the quantized network is, from the pairs that have both halves; None when none has.
+def pair_ratios(blocks: Sequence[BlockRecord]) -> list[float]:
+    """Float over quantized latency of every whole pair that was not rejected, in the order of the pairs.
 
-    1/r of `statistics.paired_log_ratio`, on the medians per sample; one pair gives a value without an interval.
+    The medians per sample; pairs with one half are left out.
 
     Raises:
         ValueError: a network twice in one pair.
     """
     medians: dict[Network, dict[int, float]] = {Network.FLOAT: {}, Network.QUANTIZED: {}}
-    for block in blocks:
+    for block in clean_pairs(blocks):
         of_network = medians[block.network]
         if block.pair in of_network:
             msg = f"pair {block.pair} has two blocks of {block.network}"
             raise ValueError(msg)
         of_network[block.pair] = float(np.median(block.latency_ns)) / block.batch_size
     pairs = sorted(medians[Network.FLOAT].keys() & medians[Network.QUANTIZED].keys())
-    if not pairs:
+    return [medians[Network.FLOAT][pair] / medians[Network.QUANTIZED][pair] for pair in pairs]
+
+
+def speedup(blocks: Sequence[BlockRecord], rule: StoppingRule | None = None) -> GeometricMean | None:
+    """How many times faster the quantized network is, from `pair_ratios`; None when there is no such pair.
+
+    Args:
+        blocks: of both networks.
+        rule: by which they were taken: Stein's interval, from the spread of the first stage. None, as in records of
+            older versions: Student's, 1/r of `statistics.paired_log_ratio`. One pair gives a value without an interval.
+
+    Raises:
+        ValueError: a network twice in one pair.
+    """
+    ratios = pair_ratios(blocks)
+    if not ratios:
         return None
-    return geometric_mean([medians[Network.FLOAT][pair] / medians[Network.QUANTIZED][pair] for pair in pairs])
+    mean = geometric_mean(ratios)
+    if rule is None or mean.interval is None:
+        return mean
+    wide = half_width([math.log(one) for one in ratios], rule.first_stage)
+    return replace(mean, interval=Interval(mean.value * math.exp(-wide), mean.value * math.exp(wide)))
+
+
+def stopped(blocks: Sequence[BlockRecord], rule: StoppingRule) -> Decision:
+    """What `rule` says of these blocks: that its goal was reached, or what stood in the way."""
+    attempted = len({block.pair for block in blocks})
+    logs = [math.log(one) for one in pair_ratios(blocks)]
+    return decide(rule, logs, attempted, time_is_over=rule.budget_s is not None)
+
+
+def not_warm(loadings: Sequence[Loading], network: Network) -> str:
+    """Why the figures of `network` are those of no steady state: "not-warm: …"; "" where it was steady or never ran."""
+    own = [one for one in loadings if one.network is network and one.warm_up_s is not None]
+    if not own or own[-1].steady is not False:
+        return ""
+    return f"not-warm: its latency was not steady after {own[-1].warm_up_s:.3g} s of warm-up"

@@ -1,0 +1,145 @@
+"""When a target is timed enough: Stein's two-stage rule, whose interval keeps its coverage although it stops early.
+
+A first stage of n0 pairs gives s, the standard deviation of the log-ratios. From s alone follows how many pairs the
+goal needs, n = ceil((t_{.975,n0-1} s / goal)^2), at least n0 and at most the cap; and the interval of all n pairs is
+mean +- t_{.975,n0-1} s / sqrt(n), still with the first stage's s. Under normality the mean of n pairs is independent
+of s, so the coverage is exactly 95 % (C. Stein, Annals of Mathematical Statistics 16, 1945). A rule that looks at
+the interval after every pair and stops when it happens to be narrow has no such property.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+#: Of the attempted pairs so many may be rejected before a target stops trying: then it is throttled for good.
+MOST_REJECTED = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class StoppingRule:
+    """How a target's timing was meant to end; kept with its blocks, so that a resumed run goes on by the same rule.
+
+    Args:
+        first_stage: n0, pairs that only tell the spread; at least 2.
+        goal: half the width that the 95 % interval of ln(ratio) shall have.
+        most_pairs: the cap.
+        budget_s: what `--budget` allowed, warm-up included; None without one.
+    """
+
+    first_stage: int
+    goal: float
+    most_pairs: int
+    budget_s: float | None = None
+
+
+class Outcome(StrEnum):
+    """Why timing ended."""
+
+    REACHED = "reached"  # the interval is as narrow as the goal
+    CAP = "cap"  # the cap of pairs came first
+    BUDGET = "budget"  # the time was over first
+    DISTURBED = "disturbed"  # too many pairs were rejected
+    OPEN = "open"  # it goes on
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a rule says of the pairs so far.
+
+    Args:
+        outcome: whether to go on, and why not.
+        pairs: how many count.
+        rejected: how many were attempted besides.
+        half_width: half the 95 % interval of ln(ratio); infinite with fewer than two pairs.
+        rule: which said so.
+    """
+
+    outcome: Outcome
+    pairs: int
+    rejected: int
+    half_width: float
+    rule: StoppingRule
+
+    @property
+    def text(self) -> str:
+        """For the reader: "reached ±1.5 % after 23 pairs", "cap of 80 pairs reached: ±2.4 %, asked for ±1.5 %"."""
+        got = f"±{percent(self.half_width)}" if math.isfinite(self.half_width) else "no interval"
+        asked = f"±{percent(self.rule.goal)}"
+        counted = f"{self.pairs} pair{'s' * (self.pairs != 1)}"
+        rejected = f", {self.rejected} rejected" if self.rejected else ""
+        match self.outcome:
+            case Outcome.REACHED:
+                return f"reached {got if self.half_width < self.rule.goal else asked} after {counted}{rejected}"
+            case Outcome.CAP:
+                return f"cap of {counted} reached: {got}, asked for {asked}{rejected}"
+            case Outcome.BUDGET:
+                return f"budget of {self.rule.budget_s or 0:g} s bought {counted}: {got}, asked for {asked}{rejected}"
+            case Outcome.DISTURBED:
+                return f"stopped after {counted}{rejected}: {got}, asked for {asked}"
+        return f"unfinished after {counted}{rejected}: {got}, asked for {asked}"
+
+
+def percent(half_width: float) -> str:
+    """A half-width of ln(ratio) as a reader takes it: 0.0149 → "1.5 %"; two significant digits."""
+    return f"{100 * math.expm1(half_width):.2g} %" if half_width < 1 else f"factor {math.exp(half_width):.2g}"
+
+
+def pairs_needed(rule: StoppingRule, log_ratios: Sequence[float]) -> int:
+    """How many pairs the goal takes: the first stage while that is not full, then what its spread asks for.
+
+    Args:
+        rule: first stage, goal and cap.
+        log_ratios: of the pairs that count, in the order they were taken.
+    """
+    if len(log_ratios) < rule.first_stage:
+        return min(rule.first_stage, rule.most_pairs)
+    reach = _reach(log_ratios[: rule.first_stage])
+    needed = math.ceil(min((reach / rule.goal) ** 2, 1e9) - 1e-9) if rule.goal > 0 else rule.most_pairs
+    return min(max(needed, rule.first_stage), rule.most_pairs)
+
+
+def half_width(log_ratios: Sequence[float], first_stage: int) -> float:
+    """Half Stein's 95 % interval of ln(ratio); infinite with fewer than two pairs.
+
+    Args:
+        log_ratios: of the pairs that count, in order.
+        first_stage: n0; where fewer pairs are there, all of them give the spread and this is Student's interval.
+    """
+    if len(log_ratios) < 2:
+        return math.inf
+    return _reach(log_ratios[:first_stage]) / math.sqrt(len(log_ratios))
+
+
+def decide(rule: StoppingRule, log_ratios: Sequence[float], attempted: int, *, time_is_over: bool = False) -> Decision:
+    """Whether to go on after these pairs.
+
+    Args:
+        rule: the target's.
+        log_ratios: of the pairs that count, in order.
+        attempted: pairs that were taken, rejected ones included.
+        time_is_over: the budget has no room for another pair.
+    """
+    pairs, wide = len(log_ratios), half_width(log_ratios, rule.first_stage)
+    needed = pairs_needed(rule, log_ratios)
+    if pairs >= needed:
+        outcome = Outcome.REACHED if wide <= rule.goal * (1 + 1e-9) else Outcome.CAP
+    elif time_is_over:
+        outcome = Outcome.BUDGET
+    elif attempted >= math.ceil(needed / (1 - MOST_REJECTED)):
+        outcome = Outcome.DISTURBED
+    else:
+        outcome = Outcome.OPEN
+    return Decision(outcome, pairs, attempted - pairs, wide, rule)
+
+
+def _reach(first: Sequence[float]) -> float:
+    """The t quantile times the spread: half the interval of a single pair."""
+    from harness.judge.statistics import t_quantile  # scipy takes half a second: loaded while the boards work
+
+    count = len(first)
+    centre = math.fsum(first) / count
+    spread = math.sqrt(math.fsum((one - centre) ** 2 for one in first) / (count - 1))
+    return t_quantile(count) * spread
