@@ -41,6 +41,7 @@ from harness.store import Store
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
 from harness.targets.lab import Target
+from harness.targets.qemu_system.use import reachable
 from harness.targets.quarantine import must_be_free
 from harness.targets.values import BoardInfo, PreparedNetwork, SessionChoice, TelemetrySample
 
@@ -82,7 +83,9 @@ class TargetTask:
                 lambda: self._say("waiting: another run uses this board"),
             ):
                 must_be_free(self.target)
-                self._run_and_rescue()
+                self._progress("connect", 0, None)
+                with reachable(self.target) as self.target:  # the same board, also when it has to be brought back
+                    self._run_and_rescue()
             self._save(status="done", error=None)
         except BoardError as error:
             if self.stop.is_set():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,27 @@ def started_board(target: Target) -> Iterator[Via]:
 
     with QemuBoard(recipe_of(target), name=target.name, make=False) as board:
         yield board.target.via
+
+
+@contextmanager
+def reachable(target: Target) -> Iterator[Target]:
+    """The target itself, or, where it is a board that is started here, as it is reached while the block runs.
+
+    One board for the whole block, with its own SSH, console and power: it can be lost and brought back in between,
+    where `connect` alone would start another one each time.
+
+    Raises:
+        UserError: as `check_ready`.
+        BoardError: it did not start.
+    """
+    if target.via.machine is None or target.via.address is not None:
+        yield target
+        return
+    from harness.targets.qemu_system.board import QemuBoard
+
+    with QemuBoard(recipe_of(target), name=target.name, make=False) as board:
+        own = board.target
+        yield replace(target, via=own.via, ssh=own.ssh, console=own.console, power=own.power)
 
 
 def provision(
