@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from harness.judge.figure import Figure, Network, Source
+from harness.judge.gates_values import GateResult
 from harness.judge.stopping import StoppingRule
 
 #: Version of run.json. Raised when a field changes its meaning; adding a field does not raise it.
@@ -101,6 +102,19 @@ class IdleWindow:
     when: str
     started_unix_s: float
     duration_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SteadyClock:
+    """The clock at which a network's warm-up settled: what its blocks are held against.
+
+    Args:
+        name: key of `TelemetryRecord.clocks_mhz`; "" stands for `TelemetryRecord.clock_mhz`.
+        mhz: its median.
+    """
+
+    name: str
+    mhz: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,8 +262,9 @@ class TargetRecord:
         programming: of those designs.
         recovery: what was tried when the board was lost in the middle of the run.
         idle: when the board idled, before and after its blocks; empty where no rail tells its power.
-        steady_clock_mhz: the clock that warm-up settled at, by network; empty where it did not or is not told.
+        steady_clocks: the clock that warm-up settled at, by network; empty where it did not or is not told.
         stopping: by which rule its timing ends; None in records of older versions and where nothing is timed.
+        tags: of the entry in targets.yaml; gates may hold on some only.
     """
 
     name: str
@@ -271,8 +286,9 @@ class TargetRecord:
     programming: tuple[Programming, ...] = ()
     recovery: tuple[RecoveryStep, ...] = ()
     idle: tuple[IdleWindow, ...] = ()
-    steady_clock_mhz: dict[Network, float] = field(default_factory=dict)
+    steady_clocks: dict[Network, SteadyClock] = field(default_factory=dict)
     stopping: StoppingRule | None = None
+    tags: tuple[str, ...] = ()
 
     def failed(self, status: str, error: str) -> TargetRecord:
         """The same target, ended by an error."""
@@ -292,6 +308,7 @@ class RunRecord:
         started: ISO 8601 with time zone.
         finished: None while it runs or when it was interrupted.
         host: the orchestrator's own environment: versions, CPU, flags.
+        gates: what came of the job's gates, target by target; empty where it has none.
     """
 
     run_id: str
@@ -308,4 +325,5 @@ class RunRecord:
     targets: tuple[TargetRecord, ...]
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
+    gates: tuple[GateResult, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)
