@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from harness.judge.figure import Network
+from harness.judge.stopping import Outcome, StoppingRule, decide, pairs_needed
 from harness.record import BlockRecord
+from harness.runs.block_watch import BlockWatch
 from harness.runs.interrupt import Interrupted
 from harness.runs.profile import Profile
 from harness.targets.client import AgentClient
@@ -24,16 +28,6 @@ def pair_order(pair: int) -> tuple[Network, Network]:
     return both if pair % 2 == 0 else (both[1], both[0])
 
 
-def half_width(blocks: Sequence[BlockRecord]) -> float:
-    """Half the 95 % interval of ln(int8 / float) over complete pairs; infinite below two pairs."""
-    from harness.judge.timing import speedup  # half a second of scipy, loaded while the boards work
-
-    ratio = speedup(blocks)
-    if ratio is None or ratio.interval is None:
-        return math.inf
-    return math.log(ratio.interval.high / ratio.interval.low) / 2
-
-
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Times two networks that are loaded on one board.
@@ -41,7 +35,10 @@ class Timing:
     Args:
         networks: network → its id on the agent.
         keep: called with every finished block at once.
-        progress: called with (pairs done, pairs at most).
+        progress: called with (pairs done, pairs that it will take: the first stage tells).
+        rule: by which it ends; None: the profile's.
+        deadline: on `time.monotonic`, when the budget is over; None without one.
+        watch: tells which pairs the board disturbed; None: nobody looks.
     """
 
     client: AgentClient
@@ -50,43 +47,68 @@ class Timing:
     stop: threading.Event
     keep: Callable[[BlockRecord], None]
     progress: Callable[[int, int], None]
+    rule: StoppingRule | None = None
+    deadline: float | None = None
+    watch: BlockWatch | None = None
 
     def warm_up(self, network: Network) -> WarmUp:
         """Run one network until its latency is steady, or the profile's cap."""
         profile = self.profile
-        return self.client.warm_up(
-            self.networks[network],
-            min_iterations=10,
-            min_duration_s=profile.warm_up_s,
-            max_duration_s=profile.warm_up_cap_s,
-            window_s=profile.warm_up_window_s,
-            tolerance=profile.warm_up_tolerance,
-        )
+        with self.watch.warming(network) if self.watch is not None else nullcontext():
+            return self.client.warm_up(
+                self.networks[network],
+                min_iterations=10,
+                min_duration_s=profile.warm_up_s,
+                max_duration_s=profile.warm_up_cap_s,
+                window_s=profile.warm_up_window_s,
+                tolerance=profile.warm_up_tolerance,
+            )
 
     def run(self, finished: Sequence[BlockRecord], between_pairs: Callable[[], None]) -> list[BlockRecord]:
-        """Add pairs of blocks to those already `finished` until the profile is content.
+        """Add pairs of blocks to those already `finished` until the rule is content, or the budget is over.
 
         Raises:
             Interrupted: `stop` was set; every finished block was kept.
         """
+        from harness.judge.timing import pair_ratios  # half a second of scipy, loaded while the boards work
+
+        rule = self.rule or self.profile.rule()
         blocks = list(finished)
         pair = 1 + max((block.pair for block in blocks), default=-1)
-        while not self._enough(blocks, pair):
-            for network in pair_order(pair):
-                if self.stop.is_set():
-                    raise Interrupted
-                block = self._block(network, pair)
-                self.keep(block)
-                blocks.append(block)
+        attempted = len({block.pair for block in blocks})
+        logs = [math.log(ratio) for ratio in pair_ratios(blocks)]
+        last_s = 0.0
+        while True:
+            # two pairs are taken whatever the budget: with fewer there is no interval and nothing to say
+            over = self.deadline is not None and attempted >= 2 and time.monotonic() + last_s > self.deadline
+            if decide(rule, logs, attempted, time_is_over=over).outcome is not Outcome.OPEN:
+                return blocks
+            began = time.monotonic()
+            halves = self._pair(pair)
+            blocks += halves
+            logs += [math.log(ratio) for ratio in pair_ratios(halves)]
             pair += 1
-            self.progress(pair, self.profile.max_pairs)
+            attempted += 1
+            self.progress(attempted, max(attempted, pairs_needed(rule, logs)))
             between_pairs()
-        return blocks
+            last_s = time.monotonic() - began
 
-    def _enough(self, blocks: Sequence[BlockRecord], pairs: int) -> bool:
-        if pairs >= self.profile.max_pairs:
-            return True
-        return pairs >= self.profile.min_pairs and half_width(blocks) <= self.profile.half_width
+    def _pair(self, pair: int) -> tuple[BlockRecord, ...]:
+        """Both halves, with the verdict on them; kept together, since half a pair is no pair."""
+        if self.watch is not None:
+            self.watch.begin(pair)
+        halves: tuple[BlockRecord, ...] = ()
+        for network in pair_order(pair):
+            if self.stop.is_set():
+                raise Interrupted
+            halves = (*halves, self._block(network, pair))
+        if self.watch is not None:
+            halves = self.watch.judged(halves)
+        for block in halves:
+            self.keep(block)
+        if self.watch is not None:
+            self.watch.rest(halves)
+        return halves
 
     def _block(self, network: Network, pair: int) -> BlockRecord:
         timed = self.client.time_block(
@@ -104,4 +126,6 @@ class Timing:
             timed.batch_size,
             timed.cpu_time_s,
             timed.peak_memory_bytes,
+            clock=timed.clock,
+            clock_resolution_ns=timed.clock_resolution_ns,
         )

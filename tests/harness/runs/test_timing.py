@@ -10,7 +10,7 @@ from harness.judge.figure import Network
 from harness.judge.timing import speedup
 from harness.record import BlockRecord
 from harness.runs.profile import PROFILES, find_profile
-from harness.runs.timing import half_width, pair_order
+from harness.runs.timing import pair_order
 
 
 def blocks(ratio: float, drift: float, noise: float, pairs: int, seed: int = 0) -> list[BlockRecord]:
@@ -42,22 +42,7 @@ def test_the_ratio_is_true_despite_ten_percent_drift(pairs: int) -> None:
     assert len(made) == 2 * pairs
 
 
-def test_the_half_width_is_that_of_students_t() -> None:
-    made = blocks(ratio=0.5, drift=0.0, noise=0.03, pairs=10, seed=3)
-    logs = [
-        math.log(np.median(one.latency_ns)) - math.log(np.median(two.latency_ns))
-        for one, two in (sorted((a, b), key=lambda b: b.network) for a, b in zip(made[::2], made[1::2], strict=True))
-    ]
-    expected = 2.2621571628 * float(np.std(logs, ddof=1)) / math.sqrt(10)  # t(.975, 9) from a printed table
-    assert half_width(made) == pytest.approx(expected, rel=1e-6)
-
-
-def test_too_few_pairs_have_no_interval() -> None:
-    assert half_width([]) == math.inf
-    assert half_width(blocks(0.5, 0, 0, 1)) == math.inf
-
-
 def test_an_unknown_profile_is_one_line() -> None:
-    with pytest.raises(UserError, match="quick, standard"):
+    with pytest.raises(UserError, match="quick, standard, release"):
         find_profile("fast")
     assert all(find_profile(name).name == name for name in PROFILES)
