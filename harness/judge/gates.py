@@ -1,0 +1,184 @@
+"""Gates decided on a run's figures: pass, fail, or inconclusive with what would settle it.
+
+    results = decide_gates(job.gates, record.targets, record.figures)
+
+A decision rests on the ends of the 95 % interval, never on the point alone: a threshold inside the interval is
+inconclusive. A figure of another kind than the gate accepts (a stand-in's, a model's) decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness.judge.context import TargetContext
+from harness.judge.figure import Figure, Network, Source
+from harness.judge.gates_settle import settle
+from harness.judge.gates_units import percentile_of, value_text
+from harness.judge.gates_values import Gate, GateResult, Outcome, Place, Rule
+from harness.judge.timing import network_timing, not_warm
+from harness.record import TargetRecord
+
+#: Counts and extremes: of these samples, this network or this run they are what they are, without an interval.
+_EXACT = frozenset(
+    {
+        *("learnable_memory_bytes", "learnable_memory_ratio", "peak_memory_bytes", "temperature_c"),
+        *("max_abs_diff", "sqnr_db", "cosine", "reference_lsb", "clock_mhz"),
+    }
+)
+#: What a board that is too warm, or not yet warm, gets wrong.
+_ABOUT_TIME = ("fps", "speedup", "latency_", "energy_", "power_", "cpu_percent", "temperature_")
+_WITH_FIGURES = ("done", "throttled")
+
+
+def decide_gates(
+    gates: Sequence[Gate], targets: Sequence[TargetRecord], figures: Iterable[Figure]
+) -> tuple[GateResult, ...]:
+    """Every gate on every target where it holds, in the order of the targets.
+
+    Args:
+        gates: with their overrides.
+        targets: of the run.
+        figures: of the run.
+    """
+    index = {(figure.target, figure.network, figure.metric): figure for figure in figures}
+    results: list[GateResult] = []
+    for target in targets:
+        place = Place(target.name, target.board, target.environment, target.tags)
+        for gate in gates:
+            here = gate.on(place)
+            if here is not None:
+                metric = _row(here)
+                figure = index.get((target.name, here.network, metric)) or _percentile(target, here)
+                results.append(_decide(here, target, figure))
+    return tuple(results)
+
+
+def claim(gate: Gate) -> str:
+    """What a gate asks, for a reader."""
+    if gate.rule is Rule.NON_INFERIOR:
+        return f"{gate.metric} loses less than {value_text(gate.threshold, gate.unit, difference=True)}"
+    difference = gate.metric.endswith("_delta")
+    owner = "" if gate.network is Network.RATIO else f"{gate.network} "
+    words = "at least" if gate.rule is Rule.AT_LEAST else "at most"
+    return f"{owner}{gate.metric} {words} {value_text(gate.threshold, gate.unit, difference=difference)}"
+
+
+def _row(gate: Gate) -> str:
+    return f"{gate.metric}_delta" if gate.rule is Rule.NON_INFERIOR else gate.metric
+
+
+def _decide(gate: Gate, target: TargetRecord, figure: Figure | None) -> GateResult:
+    interval, why = _evidence(gate, target, figure)
+    if interval is None:
+        outcome, detail = Outcome.INCONCLUSIVE, why
+    else:
+        outcome = _outcome(gate, *interval)
+        detail = settle(gate, figure, interval) if outcome is Outcome.INCONCLUSIVE and figure is not None else ""
+    ends = interval if interval is not None else _ends(figure)
+    return GateResult(
+        target=target.name,
+        gate=gate.name,
+        claim=claim(gate),
+        outcome=outcome,
+        metric=_row(gate),
+        network=gate.network,
+        rule=gate.rule,
+        threshold=gate.threshold,
+        unit=gate.unit,
+        value=None if figure is None else figure.value,
+        ci_low=ends[0] if ends else None,
+        ci_high=ends[1] if ends else None,
+        n=None if figure is None else figure.n,
+        source=None if figure is None or figure.value is None else figure.source,
+        detail=detail,
+    )
+
+
+def _outcome(gate: Gate, low: float, high: float) -> Outcome:
+    """Pass where the whole interval is on the right side, fail where none of it is."""
+    match gate.rule:
+        case Rule.NON_INFERIOR:
+            worst_loss, least_loss = (-low, -high) if gate.higher_is_better else (high, low)
+            passes, fails = worst_loss < gate.threshold, least_loss >= gate.threshold
+        case Rule.AT_LEAST:
+            passes, fails = low >= gate.threshold, high < gate.threshold
+        case Rule.AT_MOST:
+            passes, fails = high <= gate.threshold, low > gate.threshold
+    return Outcome.PASS if passes else Outcome.FAIL if fails else Outcome.INCONCLUSIVE
+
+
+def _evidence(gate: Gate, target: TargetRecord, figure: Figure | None) -> tuple[tuple[float, float] | None, str]:
+    """(interval that decides, "") or (None, why nothing can be decided)."""
+    if target.status not in _WITH_FIGURES:
+        ended = f"{target.status}: {target.error}" if target.error else target.status
+        return None, f"not measured: {'not reached' if target.status == 'pending' else ended}"
+    if figure is None:
+        return None, f"not measured: the run has no {_row(gate)} of {gate.network}"
+    if figure.value is None:
+        return None, f"not measured: {figure.note or 'nothing is known'}{_longer(gate)}"
+    if figure.source not in gate.sources:
+        return None, _no_board(figure.source)
+    if gate.metric.startswith(_ABOUT_TIME) and (why := _unfit(gate, target, figure.source)):
+        return None, why
+    if figure.source is Source.MODELLED:
+        if gate.model_error is None:
+            return None, "a model's figure has no interval: give the gate a model_error"
+        return (figure.value * (1 - gate.model_error), figure.value * (1 + gate.model_error)), ""
+    ends = _ends(figure)
+    if ends is not None:
+        return ends, ""
+    if gate.metric in _EXACT and gate.rule is not Rule.NON_INFERIOR:
+        return (figure.value, figure.value), ""
+    return None, f"no interval{f': {figure.note}' if figure.note else ''}{_longer(gate)}"
+
+
+def _no_board(source: Source) -> str:
+    if source is Source.EMULATED:
+        return "not measured: emulated; run it on a board, or accept it with `source: [measured, emulated]`"
+    if source is Source.MODELLED:
+        return "not measured: modelled; run it on a board, or accept it with `source: [modelled]` and a model_error"
+    return f"not measured: {source}; run it on a board"
+
+
+def _unfit(gate: Gate, target: TargetRecord, source: Source) -> str:
+    """Why times of this board do not count, "" where they do."""
+    if source is not Source.MEASURED:
+        return ""
+    if target.status == "throttled":
+        return "throttled: cool the board and run again"
+    both = (Network.FLOAT, Network.QUANTIZED)
+    asked = both if gate.network is Network.RATIO else (gate.network,)
+    cold = [f"{network}: {why}" for network in asked if (why := not_warm(target.loadings, network))]
+    return f"{'; '.join(cold)}; quieten the board and run again" if cold else ""
+
+
+def _ends(figure: Figure | None) -> tuple[float, float] | None:
+    if figure is None or figure.ci_low is None or figure.ci_high is None:
+        return None
+    return figure.ci_low, figure.ci_high
+
+
+def _longer(gate: Gate) -> str:
+    return "; measure longer: `--profile release`" if percentile_of(gate.metric) is not None else ""
+
+
+def _percentile(target: TargetRecord, gate: Gate) -> Figure | None:
+    """A latency percentile that the table has no row for, from the raw blocks; None for anything else."""
+    p = percentile_of(gate.metric)
+    if p is None or gate.network is Network.RATIO or target.source is not Source.MEASURED:
+        return None
+    if target.status not in _WITH_FIGURES or not target.blocks:
+        return None
+    timing = network_timing(target.blocks, gate.network)
+    if timing is None:
+        return None
+    found = timing.percentile(p)
+    counted = f"{found.iterations:,} iterations in {timing.blocks} blocks"
+    if found.value_ms is None:
+        note = f"{counted} cannot carry that percentile"
+    else:
+        note = counted if found.interval else f"{counted}: a block is too short for it"
+    ends = (found.interval.low, found.interval.high) if found.interval else None
+    return TargetContext.of(target).figure(
+        gate.network, gate.metric, found.value_ms, "ms", interval=ends, n=timing.blocks, notes=(note,)
+    )

@@ -1,0 +1,74 @@
+"""What would settle a gate whose threshold lies inside the interval."""
+
+from __future__ import annotations
+
+import math
+
+from harness.judge.figure import Figure, Source
+from harness.judge.gates_units import value_text
+from harness.judge.gates_values import Gate, Rule
+
+#: Normal quantiles of a two-sided 95 % interval and of a power of 80 %. Planning with both is the usual sample-size
+#: formula n = (z_a + z_b)^2 variance / distance^2 (e.g. Chow, Shao, Wang, Sample Size Calculations in Clinical
+#: Research, 2008, 3.1); with z_a alone the next run would settle it only every other time.
+_Z_95, _Z_POWER_80 = 1.959964, 0.841621
+#: More than this many times the evidence at hand is no advice.
+_HOPELESS = 1_000
+#: Estimated on the logarithm.
+_ON_LOG = ("x", "ms", "1/s", "mJ", "W")
+
+
+def settle(gate: Gate, figure: Figure, interval: tuple[float, float]) -> str:
+    """One line: how much more evidence decides at the figure as it is now.
+
+    Args:
+        gate: undecided.
+        figure: with a value.
+        interval: that holds the threshold.
+    """
+    value = figure.value if figure.value is not None else math.nan
+    if figure.source is Source.MODELLED:
+        return "the threshold is within the model's error: measure it on a board"
+    if gate.rule is Rule.NON_INFERIOR:
+        return _samples(gate, figure.n, value, interval)
+    if figure.n is None:
+        return "the threshold lies inside the interval"
+    low, high = interval
+    if figure.unit in _ON_LOG and min(low, value, gate.threshold) > 0:
+        half, distance = math.log(high / low) / 2, abs(math.log(value / gate.threshold))
+    else:
+        half, distance = (high - low) / 2, abs(value - gate.threshold)
+    more = _times(half, distance)
+    what = _unit_of_evidence(figure)
+    if more is None:
+        return f"the figure lies on the threshold: no reasonable number of {what} settles it"
+    return f"about {math.ceil(figure.n * more) - figure.n:,} more {what} (power 80 %), {figure.n:,} given"
+
+
+def _samples(gate: Gate, n: int | None, value: float, interval: tuple[float, float]) -> str:
+    loss, worst = (-value, -interval[0]) if gate.higher_is_better else (value, interval[1])
+    margin = value_text(gate.threshold, gate.unit, difference=True)
+    seen = value_text(loss, gate.unit, difference=True)
+    if n is None:
+        return f"a loss of {seen} seen, margin {margin}: the margin lies inside the interval"
+    times = _times(worst - loss, gate.threshold - loss)
+    if loss >= gate.threshold:
+        return f"a loss of {seen} seen, margin {margin}: more than {n:,} samples would rather show a fail"
+    if times is None:
+        return f"a loss of {seen} seen, margin {margin}: no reasonable number of samples passes it"
+    needed = math.ceil(n * times)
+    return f"about {needed:,} samples needed (power 80 %), {n:,} given"
+
+
+def _times(half: float, distance: float) -> float | None:
+    """How many times the evidence; None where that is beyond reason."""
+    if distance <= 0:
+        return None
+    times = (half / distance * (_Z_95 + _Z_POWER_80) / _Z_95) ** 2
+    return times if times <= _HOPELESS else None
+
+
+def _unit_of_evidence(figure: Figure) -> str:
+    if figure.metric == "speedup" or figure.metric.endswith("_ratio"):
+        return "pairs"
+    return "blocks" if figure.unit in _ON_LOG else "samples"
