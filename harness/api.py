@@ -154,6 +154,7 @@ def run(
     split: str = "validation",
     store: str | None = None,
     observer: Observer | None = None,
+    budget_s: float | None = None,
 ) -> Run:
     """Quantize, ship, measure, judge, publish.
 
@@ -167,8 +168,9 @@ def run(
         lab: a lab file or a `Lab`; None: ./targets.yaml, then beside the job file.
         targets: only these.
         out: the run's folder; None: reports/RUN_ID.
-        profile: how much to measure: quick or standard.
+        profile: how much to measure: quick, standard or release.
         split: "validation", or "all" samples.
+        budget_s: what the timing of one target may take; None: what the profile wants.
         store: the results database; None: as the command.
         observer: told of the progress.
 
@@ -192,6 +194,7 @@ def run(
             split_name=split,
             out=None if out is None else Path(out),
             observer=observer,
+            budget_s=budget_s,
         )
     finally:
         opened.close()

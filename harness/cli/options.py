@@ -14,7 +14,13 @@ Lab = Annotated[
 ]
 Targets = Annotated[str | None, typer.Option("--targets", help="Only these, separated by commas.", metavar="A,B")]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run. Default: reports/RUN_ID.", metavar="DIR")]
-ProfileName = Annotated[str, typer.Option("--profile", help="How much to measure: quick or standard.")]
+ProfileName = Annotated[str, typer.Option("--profile", help="How much to measure: quick, standard or release.")]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget", help="Time each target for at most so long; says what precision it bought.", metavar="SECONDS"
+    ),
+]
 StoreUrl = Annotated[
     str | None,
     typer.Option("--store", help="Results database: a file or an SQLAlchemy URL. Default: $QUANTRIG_STORE."),

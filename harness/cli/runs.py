@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import Brief, Json, Lab, Out, ProfileName, StoreUrl, Targets, Verbose, names
+from harness.cli.options import Brief, Budget, Json, Lab, Out, ProfileName, StoreUrl, Targets, Verbose, names
 from harness.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def run(
         str, typer.Option("--split", help="'validation' (what calibration leaves) or 'all'.")
     ] = "validation",
     profile: ProfileName = "standard",
+    budget: Budget = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; touch no board.")] = False,
     diagnose: Annotated[
         bool,
@@ -72,6 +73,7 @@ def run(
         targets,
         out=out,
         profile=profile,
+        budget_s=budget,
         split=split,
         dry=dry_run,
         as_json=as_json,
@@ -93,6 +95,7 @@ def _run(
     store_url: str | None,
     verbose: bool,
     dry: bool = False,
+    budget_s: float | None = None,
     diagnosed_samples: int = 0,
 ) -> int:
     from harness.cli.display import watching
@@ -106,7 +109,15 @@ def _run(
     job = load_job(job_path)
     lab = load_lab(find_lab(lab_path, job.path))
     with _stdout_kept_clean(as_json):
-        plan = make_plan(job, lab, names(targets), profile=find_profile(profile), split_name=split, out=out)
+        plan = make_plan(
+            job,
+            lab,
+            names(targets),
+            profile=find_profile(profile),
+            split_name=split,
+            out=out,
+            budget_s=budget_s,
+        )
     if dry:
         return _print_plan(plan, as_json=as_json)
     store = open_store(store_url)

@@ -82,7 +82,15 @@ def start(plan: Plan, store: Store, observer: Observer | None = None) -> Run:
         source = Source.MEASURED if target.timed else Source.EMULATED
         store.save_target(
             plan.run_id,
-            TargetRecord(target.name, target.board, target.environment, target.via.kind, source, "pending"),
+            TargetRecord(
+                target.name,
+                target.board,
+                target.environment,
+                target.via.kind,
+                source,
+                "pending",
+                tags=target.tags,
+            ),
         )
     return _execute(plan, store, observer or Silent())
 
@@ -90,7 +98,7 @@ def start(plan: Plan, store: Store, observer: Observer | None = None) -> Run:
 def resume(run_id: str, store: Store, observer: Observer | None = None) -> Run:
     """Go on with a run: only what is missing or failed is done again.
 
-    Metrics and postprocessing are read from the job file again, since what was measured does not depend on them.
+    Metrics, postprocessing and gates are read from the job file again: what was measured does not depend on them.
 
     Raises:
         UserError: no such run, or its network or data changed since.
@@ -110,6 +118,7 @@ def resume(run_id: str, store: Store, observer: Observer | None = None) -> Run:
         split_name=request["split"],
         out=summary.out,
         run_id=summary.run_id,
+        budget_s=request.get("budget_s"),
     )
     if plan.data.digest() != request["data_digest"]:
         message = f"the data of run {summary.run_id} changed since; start a new run with `quantrig run`"
@@ -123,7 +132,7 @@ def _job_of(request: Mapping[str, Any]) -> Job:
     if not stored.path.is_file():
         return stored
     today = load_job(stored.path)
-    return replace(stored, metrics=today.metrics, postprocess=today.postprocess)
+    return replace(stored, metrics=today.metrics, postprocess=today.postprocess, gates=today.gates)
 
 
 def execute_job(
@@ -136,9 +145,10 @@ def execute_job(
     split_name: str = "validation",
     out: Path | None = None,
     observer: Observer | None = None,
+    budget_s: float | None = None,
 ) -> Run:
     """Plan and start in one call."""
-    plan = make_plan(job, lab, targets, profile=profile, split_name=split_name, out=out)
+    plan = make_plan(job, lab, targets, profile=profile, split_name=split_name, out=out, budget_s=budget_s)
     return start(plan, store, observer)
 
 
@@ -161,6 +171,7 @@ def _request(plan: Plan) -> dict[str, object]:
         "lab": str(plan.lab.path.absolute()),
         "targets": [target.name for target in plan.targets],
         "profile": plan.profile.name,
+        "budget_s": plan.budget_s,
         "split": plan.split_name,
         "data_digest": plan.data.digest(),
     }
@@ -301,6 +312,7 @@ def _quantize_all(
 
 def _load_judges() -> None:
     """Load what only the end of a run needs (scipy, templates) while the boards work and this thread would wait."""
+    import harness.judge.gates
     import harness.report.publish
     import harness.runs.evidence  # noqa: F401
 
@@ -312,6 +324,7 @@ def _publish(record: RunRecord, out: Path) -> Published:
 
 
 def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[TargetRecord]) -> RunRecord:
+    from harness.judge.gates import decide_gates
     from harness.runs.evidence import figures_of
 
     observer.progress("host", "judge", 0, None)
@@ -335,6 +348,7 @@ def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[Targe
         targets=judged,
         figures=figures,
         notes=_run_notes(plan),
+        gates=decide_gates(plan.job.gates, judged, figures),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from harness.errors import UserError
 from harness.job import Job
 from harness.judge.metrics import resolve_metrics
 from harness.quantize.sequence import with_states, zero_state
+from harness.runs.budget import LEAST_S
 from harness.runs.designs import check_designs
 from harness.runs.networks import calibration_feeds
 from harness.runs.profile import Profile
@@ -44,6 +46,7 @@ class Plan:
         split: indices into the data set.
         fixed_batch: the batch size the network insists on, None when it is free.
         out: the run's folder.
+        budget_s: what the timing of a target may take; None: what the profile wants.
     """
 
     run_id: str
@@ -57,6 +60,7 @@ class Plan:
     inputs: tuple[InputSpec, ...]
     fixed_batch: int | None
     out: Path
+    budget_s: float | None = None
 
     @property
     def environments(self) -> tuple[str, ...]:
@@ -97,6 +101,7 @@ def make_plan(
     split_name: str = "validation",
     out: Path | None = None,
     run_id: str | None = None,
+    budget_s: float | None = None,
 ) -> Plan:
     """Check everything that can be checked without touching a board.
 
@@ -105,6 +110,9 @@ def make_plan(
     """
     if split_name not in {"validation", "all"}:
         message = f"--split {split_name}: choose 'validation' (what calibration leaves) or 'all'"
+        raise UserError(message)
+    if budget_s is not None and not LEAST_S <= budget_s < math.inf:
+        message = f"--budget {budget_s:g}: too short to warm up and time anything; give {LEAST_S:g} seconds or more"
         raise UserError(message)
     targets = tuple(lab.select(names)) if names else tuple(lab.targets.values())
     if not targets:
@@ -137,6 +145,7 @@ def make_plan(
         inputs,
         _fixed_batch(job, fed),
         (out or Path("reports") / identity).absolute(),
+        budget_s,
     )
 
 
