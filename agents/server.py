@@ -33,6 +33,8 @@ from agents.probe import RuntimeProbe
 from agents.protocol import agent_pb2 as pb
 from agents.protocol import agent_pb2_grpc as rpc
 from agents.service import AgentService
+from agents.settings import SettingsDesk, knobs_of
+from agents.settings_file import SettingsFile
 
 #: Calls at one time, and threads: one host needs a handful (a stream, telemetry, health). More are answered
 #: RESOURCE_EXHAUSTED at once instead of waiting behind each other.
@@ -98,12 +100,17 @@ def serve(config: AgentConfig, *, ready_json: bool, exit_on_stdin_eof: bool) -> 
         port = _bind(server, config)
         networks = NetworkTable(config, store, limiter)
         cleanup.callback(networks.close)
-        board = find_board(config.board, Sources(config.board_root) if config.board_root is not None else None)
+        sources = Sources(config.board_root) if config.board_root is not None else None
+        board = find_board(config.board, sources)
         best = preferred(family_of(board.kind), emulated=config.emulated)
         probe = RuntimeProbe(config, limiter, store.homes, best)
         cleanup.callback(probe.close)
         desk = PermitDesk(_signing_key(config), lambda: board.identity().machine_id, store.root / "permits.json")
-        service = AgentService(config, board, store, networks, limiter, probe, desk)
+        knobs = knobs_of(board.kind, sources or Sources(), store.root)
+        settings = SettingsDesk(board, knobs, SettingsFile(store.root / "board-settings.json"))
+        settings.recover()  # before any host is served: one that died may have left the board as its run asked for
+        cleanup.callback(settings.close)
+        service = AgentService(config, board, store, networks, limiter, probe, desk, settings)
         rpc.add_AgentServicer_to_server(service, server)
         healthy = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(healthy, server)

@@ -32,6 +32,8 @@ from agents.protocol import PROTOCOL_VERSION
 from agents.protocol import agent_pb2 as pb
 from agents.protocol import agent_pb2_grpc as rpc
 from agents.quiet import Quiet
+from agents.settings import SettingsDesk
+from agents.settings_calls import asked_of, hold
 from agents.timing import check_block, with_defaults
 
 _Request = TypeVar("_Request")
@@ -39,6 +41,7 @@ _Request = TypeVar("_Request")
 _MAX_DIGESTS = 1000
 _MIN_INTERVAL_S = 0.1
 _NO_TIME = "an emulated board has no time of its own: measure on the real board, or take only accuracy from this one"
+_NO_STATE = "an emulated board has neither clocks nor a power mode: ask the real board for them"
 _NO_LOGIC = "this agent programs no logic: only one started with --emulated stands in for an FPGA board"
 
 
@@ -53,6 +56,7 @@ class AgentService(rpc.AgentServicer):
         limiter: named in the policy.
         probe: of the runtimes, perhaps still under way.
         permits: admits compiled networks.
+        settings: of the board, held for a run.
     """
 
     def __init__(
@@ -64,8 +68,10 @@ class AgentService(rpc.AgentServicer):
         limiter: Limiter,
         probe: RuntimeProbe,
         permits: PermitDesk,
+        settings: SettingsDesk,
     ) -> None:
         self._permits = permits
+        self._settings = settings
         self._config = config
         self._board = board
         self._samplers = SamplerPool(board)
@@ -103,7 +109,7 @@ class AgentService(rpc.AgentServicer):
             storage_used_bytes=self._store.used_bytes(),
             storage_free_bytes=self._store.free_bytes(),
             runtimes=self._probe.descriptions(),
-            details=who.details,
+            details=who.details if config.emulated else {**who.details, **self._settings.details()},
             loaded=[
                 pb.LoadedNetwork(
                     network_id=network.network_id,
@@ -280,6 +286,15 @@ class AgentService(rpc.AgentServicer):
                 if left.within(due_s - time.monotonic()):
                     return
                 yield sampler.sample().to_proto()
+
+    def HoldSettings(
+        self, request_iterator: Iterator[pb.HoldRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.HoldEvent]:
+        """Set the board's state for as long as the call lasts."""
+        asked = asked_of(request_iterator)
+        if self._config.emulated:
+            raise AgentError(Fault.REFUSED, _NO_STATE)
+        yield from hold(self._settings, asked, request_iterator, context)
 
     def Unload(self, request: pb.UnloadRequest, context: grpc.ServicerContext) -> pb.UnloadReply:
         """End a network."""

@@ -20,7 +20,7 @@ class TegraGpu:
     """The GPU's devfreq device; None everywhere where there is none."""
 
     def __init__(self, sources: Sources) -> None:
-        self._folder = _gpu_folder(sources)
+        self._folder = gpu_folder(sources)
 
     def percent(self) -> float | None:
         """Load of now; per mille in sysfs."""
@@ -90,7 +90,8 @@ def _range(limits: tuple[float, float]) -> str:
     return f"{limits[0]:g} to {limits[1]:g}"
 
 
-def _gpu_folder(sources: Sources) -> Path | None:
+def gpu_folder(sources: Sources) -> Path | None:
+    """The GPU's devfreq device; None where there is none."""
     for folder in sources.glob("sys/class/devfreq/*"):
         if read_text(folder / "device" / "of_node" / "name") in _GPU_NODES or folder.name.startswith("gpu-gpc-"):
             return folder
