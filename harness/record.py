@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 
 from harness.judge.figure import Figure, Network, Source
 from harness.judge.gates_values import GateResult
-from harness.judge.gates_values import GateResult
 from harness.judge.stopping import StoppingRule
 
 #: Version of run.json. Raised when a field changes its meaning; adding a field does not raise it.
@@ -266,7 +265,6 @@ class TargetRecord:
         steady_clocks: the clock that warm-up settled at, by network; empty where it did not or is not told.
         stopping: by which rule its timing ends; None in records of older versions and where nothing is timed.
         tags: of the entry in targets.yaml; gates may hold on some only.
-        tags: of the entry in targets.yaml; gates may hold on some only.
     """
 
     name: str
@@ -290,7 +288,6 @@ class TargetRecord:
     idle: tuple[IdleWindow, ...] = ()
     steady_clocks: dict[Network, SteadyClock] = field(default_factory=dict)
     stopping: StoppingRule | None = None
-    tags: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
 
     def failed(self, status: str, error: str) -> TargetRecord:
