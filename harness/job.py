@@ -20,6 +20,8 @@ from harness.data import DataSpec, Preprocess, PreprocessFile, import_function, 
 from harness.data.network_files import network_digest
 from harness.data.opening import DEFAULT_CALIBRATION
 from harness.errors import UserError
+from harness.judge.gates_file import GateFile, gates_as_json, gates_of
+from harness.judge.gates_values import Gate
 from harness.yamlfile import Document, FileModel, parse_yaml, read_yaml, validate
 
 __all__ = ["Job", "QuantizeSpec", "import_function", "job_from_mapping", "load_job", "parse_job"]
@@ -86,6 +88,7 @@ class Job:
         metrics: names, or "module:function"; none: the networks are only compared with each other, without labels.
         quantize: how the second network is made.
         quantized: a ready int8 network used as it is in place of quantizing, or None.
+        gates: what is asked of every target (docs/gates.md).
     """
 
     name: str
@@ -99,6 +102,7 @@ class Job:
     metrics: tuple[str, ...] = DEFAULT_METRICS
     quantize: QuantizeSpec = field(default_factory=QuantizeSpec)
     quantized: Path | None = None
+    gates: tuple[Gate, ...] = ()
 
     @property
     def base(self) -> Path:
@@ -124,6 +128,8 @@ class Job:
             plain["quantize"] = self.quantize.as_json()
         else:
             plain["quantized"] = str(self.quantized)
+        if self.gates:
+            plain["gates"] = gates_as_json(self.gates)
         optional = {"postprocess": self.postprocess, "batch": self.batch, "state": dict(self.state) or None}
         return plain | {name: value for name, value in optional.items() if value is not None}
 
@@ -137,6 +143,7 @@ class Job:
         """
         plain = self.as_json()
         del plain["path"]
+        plain.pop("gates", None)  # they judge what was measured and change nothing of it
         for name in ("model", "quantized"):
             if name in plain:
                 plain[name] = network_digest(Path(plain[name]))
@@ -206,6 +213,7 @@ class _JobFile(FileModel):
     metrics: list[str] | None = None
     quantize: _QuantizeFile | None = None
     quantized: str | None = None
+    gates: dict[str, GateFile] | None = None
 
     @field_validator("name")
     @classmethod
@@ -282,6 +290,7 @@ def _job(document: Document, path: Path) -> Job:
         raise document.error(("data", "source"), f"data.source: {error}") from None
     # A file called job.yaml says nothing of what it is about; its model does.
     derived = slug(model.stem if path.stem == "job" else path.stem)
+    metrics = DEFAULT_METRICS if file.metrics is None else tuple(file.metrics)
     return Job(
         name=file.name or derived,
         path=path,
@@ -296,9 +305,10 @@ def _job(document: Document, path: Path) -> Job:
         postprocess=file.postprocess,
         batch=file.batch,
         state=dict(file.state or {}),
-        metrics=DEFAULT_METRICS if file.metrics is None else tuple(file.metrics),
+        metrics=metrics,
         quantize=file.quantize.value() if file.quantize is not None else QuantizeSpec(),
         quantized=quantized,
+        gates=gates_of(document, ("gates",), file.gates or {}, metrics),
     )
 
 

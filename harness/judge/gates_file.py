@@ -143,7 +143,7 @@ def _metric(document: Document, where: Where, name: str, file: GateFile, rule: R
         if not metrics:
             raise document.error(at, f"gate '{name}': the job has no metrics; add one, such as accuracy_top1")
         return metrics[0]
-    metric = metric_name(word)
+    metric = word if word in metrics else metric_name(word)
     if metric in metrics:
         return metric
     if rule is Rule.NON_INFERIOR:

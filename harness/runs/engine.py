@@ -313,6 +313,7 @@ def _quantize_all(
 def _load_judges() -> None:
     """Load what only the end of a run needs (scipy, templates) while the boards work and this thread would wait."""
     import harness.judge.gates
+    import harness.judge.gates
     import harness.report.publish
     import harness.runs.evidence  # noqa: F401
 
@@ -324,6 +325,7 @@ def _publish(record: RunRecord, out: Path) -> Published:
 
 
 def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[TargetRecord]) -> RunRecord:
+    from harness.judge.gates import decide_gates
     from harness.judge.gates import decide_gates
     from harness.runs.evidence import figures_of
 
@@ -348,6 +350,7 @@ def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[Targe
         targets=judged,
         figures=figures,
         notes=_run_notes(plan),
+        gates=decide_gates(plan.job.gates, judged, figures),
         gates=decide_gates(plan.job.gates, judged, figures),
     )
 

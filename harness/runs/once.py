@@ -35,8 +35,8 @@ def run_once(job: Job, lab: Lab, target: str, *, profile: str, root: Path, token
         Interrupted: Ctrl-C.
     """
     root.mkdir(parents=True, exist_ok=True)
-    # Job.digest leaves out where things lie; two jobs may differ in nothing else.
-    asked = (job.digest(), job.base, job.data.source, lab.path.absolute(), target, profile)
+    # Job.digest leaves out where things lie and what is asked of the result; two jobs may differ in nothing else.
+    asked = (job.digest(), job.gates, job.base, job.data.source, lab.path.absolute(), target, profile)
     key = hashlib.sha256(repr(asked).encode()).hexdigest()[:12]
     folder = root / f"{job.name}-{target}-{key}"
     mark = folder / "asked-by"
