@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+from harness.judge.verdict import run_verdict
 from harness.record import RunRecord
+from harness.report.gates import gate_rows
 from harness.report.table import DisplayRow, comparison_rows, headline_metric, metric_title, notes_under_table, outcome
 from harness.report.text import elapsed, instant, plain
 
@@ -51,8 +53,24 @@ def comparison_md(record: RunRecord) -> str:
         _line(["---"] * 3 + ["---:"] * 8 + ["---"] * 2),
     ]
     lines += [_line(_cells(row)) for row in comparison_rows(record)]
+    if record.gates:
+        lines += ["", *_gates(record)]
     lines += ["", *(f"- {escape(note.line)}" for note in notes_under_table(record)), ""]
     return "\n".join(lines)
+
+
+def _gates(record: RunRecord) -> list[str]:
+    headers = ["outcome", "target", "gate", "figure", "95 %", "n", "source", "what would settle it"]
+    lines = [
+        f"**Verdict: {escape(run_verdict(record).text)}**",
+        "",
+        _line([escape(header) for header in headers]),
+        _line(["---"] * 3 + ["---:"] * 3 + ["---"] * 2),
+    ]
+    for row in gate_rows(record.gates):
+        cells = [row.outcome, row.target, row.claim, row.figure, row.interval, row.n, row.source, row.detail]
+        lines.append(_line([escape(cell) for cell in cells]))
+    return lines
 
 
 def _cells(row: DisplayRow) -> list[str]:

@@ -9,12 +9,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from harness.judge.verdict import run_verdict
 from harness.record import RunRecord
+from harness.report.gates import gate_rows
 from harness.report.table import DisplayRow, comparison_rows, headline_metric, metric_title, notes_under_table, outcome
 from harness.report.text import MISSING, plain
 
 #: Columns to measure the wide table in: more than any terminal has.
 _ENDLESS = 10_000
+_OUTCOME_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 
 
 def render_terminal(record: RunRecord, console: Console) -> None:
@@ -25,8 +28,22 @@ def render_terminal(record: RunRecord, console: Console) -> None:
     wide = _wide(rows, title)
     fits = Measurement.get(console, console.options.update(max_width=_ENDLESS), wide).maximum <= console.width
     console.print(wide if fits else _narrow(rows, title))
+    if record.gates:
+        render_gates(record, console)
     for note in notes_under_table(record):
         console.print(Padding(Text(note.line, style="dim"), (0, 0, 0, 2)))
+
+
+def render_gates(record: RunRecord, console: Console) -> None:
+    """Print the verdict and its gates, worst first."""
+    console.print(Text(f"verdict: {run_verdict(record).text}", style="bold"))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for heading in ("outcome", "target", "gate", "evidence [95 %]", ""):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "outcome")
+    for row in gate_rows(record.gates):
+        word = Text(row.outcome, style=_OUTCOME_STYLE.get(row.outcome, ""))
+        table.add_row(word, *(Text(cell) for cell in (row.target, row.claim, row.evidence, row.detail)))
+    console.print(table)
 
 
 def _wide(rows: list[DisplayRow], title: str) -> Table:
