@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.judge.figure import Network
+from harness.judge.rejected import rejected_pairs
 from harness.record import BlockRecord, SteadyClock, TelemetryRecord
 
 #: A clock below this share of the run's own steady clock rejects the pair (docs/results.md, 'Rejected pairs').
@@ -97,6 +98,31 @@ def pair_reasons(
 def too_many_rejected(rejected: int, pairs: int) -> bool:
     """Whether a target with so many rejected of all `pairs` counts as throttled: a fifth of them, and at least five."""
     return rejected >= THROTTLED_PAIRS and rejected >= THROTTLED_SHARE * pairs
+
+
+def throttled(blocks: Sequence[BlockRecord]) -> str | None:
+    """Why a target with these blocks counts as throttled, with the remedy; None where it does not."""
+    rejected = rejected_pairs(blocks)
+    pairs = len({block.pair for block in blocks})
+    if not too_many_rejected(len(rejected), pairs):
+        return None
+    return (
+        f"{len(rejected)} of {pairs} pairs of blocks were rejected ({most_frequent(rejected)}); cool the board, lock "
+        "its clocks below what it can hold, or check its supply, then start a new run"
+    )
+
+
+def most_frequent(rejected: Mapping[int, tuple[str, ...]]) -> str:
+    """The reason that most rejected pairs share, in the words of the first one; "" when none was rejected.
+
+    Args:
+        rejected: of `rejected_pairs`.
+    """
+    kinds: dict[str, list[str]] = {}
+    for reasons in rejected.values():
+        for reason in reasons:
+            kinds.setdefault(_DIGITS.sub("#", reason), []).append(reason)
+    return max(kinds.values(), key=len)[0] if kinds else ""
 
 
 def cool_down_s(in_a_row: int, waited_s: float) -> float:

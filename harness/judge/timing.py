@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from harness.errors import BadResult
 from harness.judge.figure import Network
+from harness.judge.rejected import clean_pairs as clean_pairs  # noqa: PLC0414 - part of this module's interface
 from harness.judge.statistics import (
     GeometricMean,
     Interval,
@@ -91,21 +92,6 @@ def check_blocks(target: str, blocks: Sequence[BlockRecord]) -> None:
             raise BadResult(target, f"{where} has a negative CPU time or memory: check the agent's version")
         if block.batch_size < 1:
             raise BadResult(target, f"{where} has batch size {block.batch_size}: check the agent's version")
-
-
-def clean_pairs(blocks: Sequence[BlockRecord]) -> list[BlockRecord]:
-    """The blocks whose pair was not rejected: neither half of it is `disturbed`, in the order given."""
-    rejected = rejected_pairs(blocks)
-    return [block for block in blocks if block.pair not in rejected]
-
-
-def rejected_pairs(blocks: Sequence[BlockRecord]) -> dict[int, tuple[str, ...]]:
-    """Pairs with a disturbed half → the reasons of both halves, each once."""
-    reasons: dict[int, dict[str, None]] = {}
-    for block in blocks:
-        if block.disturbed:
-            reasons.setdefault(block.pair, {}).update(dict.fromkeys(block.disturbed))
-    return {pair: tuple(told) for pair, told in reasons.items()}
 
 
 def network_timing(blocks: Sequence[BlockRecord], network: Network) -> NetworkTiming | None:

@@ -46,6 +46,11 @@ def interval_for(block_s: float) -> float:
     return INTERVAL_S if block_s >= 1.0 else SHORT_BLOCK_INTERVAL_S
 
 
+def idle_for(block_s: float) -> float:
+    """Seconds that a board is left alone before and after its blocks, where a rail tells its power: five blocks."""
+    return max(5 * block_s, 1.0)
+
+
 class TelemetryStream:
     """The agent's telemetry, taken by a thread; started and stopped as often as wanted."""
 

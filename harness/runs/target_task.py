@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import threading
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -12,8 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from harness.data.batch import padded
-from harness.errors import BadResult, BoardError, Refused
+from harness.errors import BadResult, BoardError, Refused, Throttled
 from harness.judge.figure import Network, Source
+from harness.judge.throttling import throttled
 from harness.record import (
     BlockRecord,
     DesignRecord,
@@ -22,9 +21,10 @@ from harness.record import (
     RecoveryStep,
     Shipment,
     TargetRecord,
-    TelemetryRecord,
 )
+from harness.runs.block_watch import BlockWatch, idle_for, interval_for
 from harness.runs.board import board_key, check_identity, must_not_saturate, runtime_for
+from harness.runs.budget import Budget
 from harness.runs.inference import infer_chunk, infer_sequence
 from harness.runs.interrupt import Interrupted
 from harness.runs.locks import board_alone, machine_alone, machine_shared
@@ -43,12 +43,12 @@ from harness.targets.connect import connect
 from harness.targets.lab import Target
 from harness.targets.qemu_system.use import reachable
 from harness.targets.quarantine import must_be_free
-from harness.targets.values import BoardInfo, PreparedNetwork, SessionChoice, TelemetrySample
+from harness.targets.values import BoardInfo, PreparedNetwork, SessionChoice
 
 ARMS = (Network.FLOAT, Network.QUANTIZED)
 
-#: A reading takes a tenth of a second of the run; temperatures need tens of seconds to change.
-_TELEMETRY_EVERY_S = 5.0
+#: Providers that run on the processor's cores: its clock is the one to watch.
+_CPU_PROVIDERS = frozenset({"CPUExecutionProvider", "XnnpackExecutionProvider"})
 
 
 @dataclass
@@ -65,7 +65,6 @@ class TargetTask:
     observer: Observer
     stop: threading.Event
     client: AgentClient | None = field(default=None, init=False)
-    _telemetry_at: float = field(default=-math.inf, init=False)
 
     def run(self) -> TargetRecord:
         """Do what is missing of this target's part and return its record.
@@ -86,6 +85,8 @@ class TargetTask:
                 self._progress("connect", 0, None)
                 with reachable(self.target) as self.target:  # the same board, also when it has to be brought back
                     self._run_and_rescue()
+            if (why := throttled(self.record.blocks)) is not None:
+                raise Throttled(self.target.name, why)
             self._save(status="done", error=None)
         except BoardError as error:
             if self.stop.is_set():
@@ -250,23 +251,41 @@ class TargetTask:
         return outputs
 
     def _time(self, client: AgentClient, ids: Mapping[Network, str]) -> None:
-        journal, name = self.store, self.target.name
         finished = self._whole_pairs()
         size = self.plan.fixed_batch or 1
         sample = self.plan.data.read(self.plan.samples[:1]).inputs
         inputs = padded(sample, size) | self.plan.zero_state()
+        with self._watch(client) as watch:
+            self._idle(watch, "before")
+            blocks = self._timed(client, ids, inputs, finished, watch)
+            self._idle(watch, "after")
+        self._save(blocks=tuple(blocks))
+
+    def _timed(
+        self,
+        client: AgentClient,
+        ids: Mapping[Network, str],
+        inputs: Mapping[str, Array],
+        finished: list[BlockRecord],
+        watch: BlockWatch,
+    ) -> list[BlockRecord]:
+        journal, name = self.store, self.target.name
+        budget = Budget.after(self.plan.budget_s, finished)
         timing = Timing(
             client,
             ids,
-            self.plan.profile,
+            budget.for_warm_up(self.plan.profile),
             self.stop,
             keep=lambda block: journal.add_block(self.plan.run_id, name, block),
             progress=lambda pairs, most: self._progress("time", pairs, most),
+            watch=watch,
         )
+        warmed = []
         for network in ARMS:
             self._progress(f"warm up {network.value}", 0, None)
             client.load_inputs(ids[network], inputs)
             warm = timing.warm_up(network)
+            warmed.append(warm)
             loading = next(old for old in self.record.loadings if old.network == network)
             self._save_loading(
                 replace(
@@ -277,9 +296,29 @@ class TargetTask:
                     first_ms=warm.first_ms,
                 )
             )
-        self._sample_telemetry(client)
-        blocks = timing.run(finished, lambda: self._sample_telemetry(client))
-        self._save(blocks=tuple(blocks))
+        self._save(steady_clocks=watch.steady_clocks)
+        profile = budget.for_blocks(timing.profile, warmed)
+        rule = self.record.stopping or profile.rule(self.plan.budget_s)  # an earlier try's, when it has one
+        self._save(stopping=rule)
+        return replace(timing, profile=profile, rule=rule, deadline=budget.deadline).run(finished, lambda: None)
+
+    def _watch(self, client: AgentClient) -> BlockWatch:
+        """Telemetry beside the blocks."""
+        on_cpu = {one.network: set(one.providers) <= _CPU_PROVIDERS for one in self.record.loadings}
+        return BlockWatch(
+            client,
+            on_cpu,
+            self.stop,
+            interval_s=interval_for(self.plan.profile.block_s),
+            say=self._say,
+            keep=lambda points: self._save(telemetry=(*self.record.telemetry, *points)),
+        )
+
+    def _idle(self, watch: BlockWatch, when: str) -> None:
+        """What the board draws at rest, where it tells."""
+        self._progress(f"idle {when} timing", 0, None)
+        if (window := watch.idle(when, idle_for(self.plan.profile.block_s))) is not None:
+            self._save(idle=(*self.record.idle, window))
 
     # -- pieces -------------------------------------------------------------------------------------------------------
 
@@ -292,16 +331,6 @@ class TargetTask:
         halves = [pair for pair, count in seen.items() if count != len(ARMS)]
         self.store.drop_blocks(self.plan.run_id, self.target.name, halves)
         return [block for block in blocks if block.pair not in halves]
-
-    def _sample_telemetry(self, client: AgentClient) -> None:
-        """One reading between two blocks: never while one runs, so that watching costs the block nothing."""
-        now = time.monotonic()
-        if now - self._telemetry_at < _TELEMETRY_EVERY_S:
-            return
-        self._telemetry_at = now
-        for sample in client.telemetry(interval_s=0.1, duration_s=0.1):
-            self._save(telemetry=(*self.record.telemetry, _telemetry_record(sample)))
-            break
 
     def _check_finite(self, values: Mapping[str, Array], ids: tuple[str, ...], network: Network) -> None:
         for name, array in values.items():
@@ -355,16 +384,3 @@ class TargetTask:
 
     def _say(self, text: str) -> None:
         self.observer.message(self.target.name, text)
-
-
-def _telemetry_record(sample: TelemetrySample) -> TelemetryRecord:
-    return TelemetryRecord(
-        sample.unix_s,
-        dict(sample.temperature_c),
-        dict(sample.power_mw),
-        sample.total_power_mw,
-        sample.total_power_rail,
-        sample.throttled,
-        sample.clock_mhz,
-        sample.ram_used_mb,
-    )

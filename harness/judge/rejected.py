@@ -1,0 +1,22 @@
+"""Which pairs of blocks count: those that nothing disturbed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from harness.record import BlockRecord
+
+
+def clean_pairs(blocks: Sequence[BlockRecord]) -> list[BlockRecord]:
+    """The blocks whose pair was not rejected: neither half of it is `disturbed`, in the order given."""
+    rejected = rejected_pairs(blocks)
+    return [block for block in blocks if block.pair not in rejected]
+
+
+def rejected_pairs(blocks: Sequence[BlockRecord]) -> dict[int, tuple[str, ...]]:
+    """Pairs with a disturbed half → the reasons of both halves, each once."""
+    reasons: dict[int, dict[str, None]] = {}
+    for block in blocks:
+        if block.disturbed:
+            reasons.setdefault(block.pair, {}).update(dict.fromkeys(block.disturbed))
+    return {pair: tuple(told) for pair, told in reasons.items()}
