@@ -17,6 +17,7 @@ NAMES = (
     "startup",
     "telemetry",
     "qemu",
+    "recovery",
     "overhead",
     "lowering",
     "performance_models",

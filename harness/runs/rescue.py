@@ -92,7 +92,13 @@ class Rescue:
         lost = isinstance(error, _LOST) and not isinstance(error, CallCancelled)
         if self.stop.is_set() or not (lost and reached) or self._rescues >= MOST_RESCUES:
             raise told from error
-        means = recovery_means(self.target, work_dir=self.logs, console=self.console, stop=self.stop)
+        means = recovery_means(
+            self.target,
+            work_dir=self.logs,
+            console=self.console,
+            stop=self.stop,
+            since_unix_s=self._mended_unix_s,
+        )
         if not means.any:
             raise told from error
         self._rescues += 1

@@ -1,6 +1,8 @@
 """Bring a lost board back: reconnect → restart its agent → reboot → power cycle → watch it boot, else quarantine.
 
 Every step runs within its own time and is recorded; a step that the board has no means for is skipped with the reason.
+So is one that cannot help: nothing over the network mends a kernel whose console shows that it has stopped, and a board
+whose SSH server just did not answer is not rebooted through it.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from harness.errors import QuantrigError
+from harness.errors import QuantrigError, TimedOut, Unreachable
 from harness.record import RecoveryStep
+from harness.targets.console.explain import Prognosis
 
 DONE, FAILED, TIMED_OUT, SKIPPED = "done", "failed", "timed out", "skipped"
 RECONNECT, RESTART, REBOOT = "reconnect", "restart agent", "reboot"
@@ -33,6 +36,7 @@ class Means:
         mark_boot: called before a reboot or power cycle, so that no word of the boot is missed.
         watch_boot: the console until the login prompt, for so many seconds at most.
         quarantine: sets the board aside for the reason given.
+        prognosis: what its console says of its kernel by now.
         absent: for each step without means, why, e.g. {"power cycle": "no `power:` in targets.yaml"}.
     """
 
@@ -44,6 +48,7 @@ class Means:
     power_cycle: Callable[[], str] | None = None
     mark_boot: Callable[[], None] | None = None
     watch_boot: Callable[[float], str] | None = None
+    prognosis: Callable[[], Prognosis | None] = lambda: None
 
     @property
     def any(self) -> bool:
@@ -129,10 +134,11 @@ class _Climber:
         self._stop = stop
         self._on_step = on_step
         self._steps: list[RecoveryStep] = []
+        self._silent = ""  # why SSH is no way to the board, once it was tried
 
     def climb(self, reason: str) -> Climb:
         means, limits = self._means, self._limits
-        if self._reconnect(limits.link_s):
+        if self._answers_by_itself():
             return self._end(recovered=True)
         if self._deed(RESTART, means.restart_agent, limits.ssh_s) and self._reconnect(limits.agent_s):
             return self._end(recovered=True)
@@ -140,7 +146,7 @@ class _Climber:
             (REBOOT, means.reboot, limits.ssh_s),
             (CYCLE, means.power_cycle, limits.power_s),
         ):
-            if means.mark_boot is not None and deed is not None:
+            if means.mark_boot is not None and deed is not None and not self._hopeless(name):
                 means.mark_boot()
             if not self._deed(name, deed, limit_s):
                 continue
@@ -154,6 +160,32 @@ class _Climber:
     def _end(self, *, recovered: bool) -> Climb:
         return Climb(recovered, self._stop.is_set() and not recovered, tuple(self._steps))
 
+    def _answers_by_itself(self) -> bool:
+        """The first look: a link that was gone for a moment, or a board that starts already."""
+        means, limits = self._means, self._limits
+        found = means.prognosis()
+        if found is None:
+            return self._reconnect(limits.link_s)
+        if means.mark_boot is not None:
+            means.mark_boot()
+            found = means.prognosis()  # a prompt that came meanwhile is before the mark
+        if found is None:
+            return self._reconnect(limits.agent_s)
+        if not found.boots and means.power_cycle is not None:
+            self._note(RECONNECT, 0.0, SKIPPED, found.sentence)
+            return False
+        # Without power, a hardware watchdog may still reset a kernel that has stopped.
+        return self._reconnect(limits.boot_s if self._booted() else limits.link_s)
+
+    def _hopeless(self, name: str) -> str:
+        """Why a step over SSH would be lost time; "" where it is worth a try."""
+        if name not in {RESTART, REBOOT}:
+            return ""
+        found = self._means.prognosis()
+        if found is not None and not found.boots:
+            return found.sentence
+        return self._silent if self._means.power_cycle is not None else ""
+
     def _reconnect(self, limit_s: float) -> bool:
         # the callable keeps the time itself; the margin is for a call that does not
         return self._step(RECONNECT, lambda: self._means.reconnect(limit_s), limit_s + 15.0)
@@ -163,6 +195,9 @@ class _Climber:
             return False
         if deed is None:
             self._note(name, 0.0, SKIPPED, self._means.absent.get(name, "no means"))
+            return False
+        if why := self._hopeless(name):
+            self._note(name, 0.0, SKIPPED, why)
             return False
         return self._step(name, deed, limit_s, whole=name == CYCLE)
 
@@ -188,6 +223,9 @@ class _Climber:
         def work() -> None:
             try:
                 result.append((DONE, act()))
+            except (Unreachable, TimedOut) as error:
+                self._silent = self._silent if name == RECONNECT else f"SSH did not answer just now ({error.message})"
+                result.append((FAILED, str(error)))
             except QuantrigError as error:
                 result.append((FAILED, str(error)))
             except Exception as error:  # noqa: BLE001 (plug-ins and libraries act here; the next step must come all the same)
@@ -206,6 +244,7 @@ class _Climber:
             outcome, detail = FAILED, "stopped"
         else:
             outcome, detail = TIMED_OUT, f"gave up after {seconds:.0f} s"
+            self._silent = self._silent if name == RECONNECT else f"SSH did not answer within {seconds:.0f} s"
         self._note(name, seconds, outcome, detail)
         return outcome == DONE
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from harness.errors import BoardError, UserError
 from harness.targets.connect import connect
+from harness.targets.console.explain import Prognosis, prognosis
 from harness.targets.errors_map import CallCancelled
 from harness.targets.power.control import open_power
 from harness.targets.quarantine import quarantine
 from harness.targets.recovery import CYCLE, REBOOT, RESTART, WATCH, Limits, Means
+from harness.targets.recovery_emulated import restart_emulated_agent, with_lab_key
 
 if TYPE_CHECKING:
     from harness.targets.console.watch import ConsoleWatch
@@ -24,7 +26,12 @@ _AGAIN_S = 0.5
 
 
 def recovery_means(
-    target: Target, *, work_dir: Path, console: ConsoleWatch | None = None, stop: threading.Event | None = None
+    target: Target,
+    *,
+    work_dir: Path,
+    console: ConsoleWatch | None = None,
+    stop: threading.Event | None = None,
+    since_unix_s: float = 0.0,
 ) -> Means:
     """The means of a target. Nothing is done or opened yet.
 
@@ -33,6 +40,7 @@ def recovery_means(
         work_dir: logs of what is done are kept in `work_dir/<target>/`.
         console: the watch of its console that runs already; None where there is none.
         stop: of the run.
+        since_unix_s: what the console said before means nothing any more: the board was mended since.
     """
     stop = stop if stop is not None else threading.Event()
     logs = work_dir / target.name
@@ -54,7 +62,7 @@ def recovery_means(
                 absent[CYCLE] = "`power:` has no `cycle`, nor both `on` and `off`"
     if console is None:
         absent[WATCH] = "no `console:` in targets.yaml" if target.console is None else "its console could not be opened"
-    boots = _Boots(target.name, console, stop) if console is not None else None
+    boots = _Boots(target, console, stop, since_unix_s) if console is not None else None
     return Means(
         reconnect=lambda limit_s: _reconnect(target, work_dir, limit_s, stop),
         quarantine=lambda reason: quarantine(target, reason).sentence,
@@ -64,6 +72,7 @@ def recovery_means(
         power_cycle=None if power is None else power.cycle,
         mark_boot=None if boots is None else boots.mark,
         watch_boot=None if boots is None else boots.watch,
+        prognosis=(lambda: None) if boots is None else boots.prognosis,
     )
 
 
@@ -99,13 +108,15 @@ def _reconnect(target: Target, work_dir: Path, limit_s: float, stop: threading.E
 def _restart_agent(target: Target, logs: Path) -> str:
     from harness.targets.ssh.service import restart_agent  # here, so that paramiko is loaded by who needs it
 
+    if target.via.machine is not None:
+        return restart_emulated_agent(target, log=_log(logs))
     return restart_agent(target, log=_log(logs))
 
 
 def _reboot(target: Target, logs: Path) -> str:
     from harness.targets.ssh.service import reboot_board
 
-    return reboot_board(target, log=_log(logs))
+    return reboot_board(with_lab_key(target), log=_log(logs))
 
 
 def _log(folder: Path) -> Path:
@@ -116,10 +127,11 @@ def _log(folder: Path) -> Path:
 class _Boots:
     """A console watch that remembers where the last deed began."""
 
-    def __init__(self, target: str, console: ConsoleWatch, stop: threading.Event) -> None:
+    def __init__(self, target: Target, console: ConsoleWatch, stop: threading.Event, since_unix_s: float) -> None:
         self._target = target
         self._console = console
         self._stop = stop
+        self._since_unix_s = since_unix_s
         self._since: int | None = None
 
     def mark(self) -> None:
@@ -128,5 +140,13 @@ class _Boots:
     def watch(self, limit_s: float) -> str:
         outcome = self._console.await_boot(limit_s, since=self._since, stop=self._stop)
         if not outcome.reached:
-            raise BoardError(self._target, outcome.sentence)
+            raise BoardError(self._target.name, outcome.sentence)
         return outcome.sentence
+
+    def prognosis(self) -> Prognosis | None:
+        found = prognosis([event for event in self._console.events if event.unix_s >= self._since_unix_s])
+        if found is not None and found.boots:
+            limit_s = recovery_limits(self._target).boot_s
+            # A console may never show a prompt; a boot that began longer ago than one takes is over.
+            return found if time.time() - found.unix_s < limit_s else None
+        return found

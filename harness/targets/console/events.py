@@ -17,6 +17,7 @@ class EventKind(StrEnum):
     THERMAL = "thermal"  # too hot: throttled, or shut down
     IO_ERROR = "io-error"  # storage does not answer or a file system is damaged
     WATCHDOG = "watchdog"  # a processor or a task makes no progress, or a watchdog reset the board
+    RESTART = "restart"  # the kernel says that it restarts the board
     BOOT = "boot"  # a stage of a boot
     LOGIN = "login-prompt"  # the board is up
 

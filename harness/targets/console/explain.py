@@ -1,8 +1,9 @@
-"""Which of a console's words explain a failure of the run, in one sentence."""
+"""Which of a console's words explain a failure of the run, in one sentence, and what they let expect."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from harness.errors import BoardError
 from harness.targets.console.events import BootStage, ConsoleEvent, EventKind
@@ -58,6 +59,38 @@ def remarks(events: Sequence[ConsoleEvent]) -> tuple[str, ...]:
             times = "once" if len(of_kind) == 1 else f"{len(of_kind)} times"
             found.append(f"its console said {times} during the run: {of_kind[0].summary} ({_quoted(of_kind[0])})")
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Prognosis:
+    """What a console lets expect of a board that does not answer.
+
+    Args:
+        boots: it is starting by itself, and waiting helps; else its kernel has stopped, and only a reset does.
+        sentence: the reason, for a person.
+        unix_s: when the console said so.
+    """
+
+    boots: bool
+    sentence: str
+    unix_s: float
+
+
+def prognosis(events: Sequence[ConsoleEvent]) -> Prognosis | None:
+    """What the last word about the kernel's life means; None where a board that runs is likely.
+
+    Args:
+        events: of the board's console, in order of time. Disturbances, an oops among them, do not count: the kernel may
+            go on after them.
+    """
+    for event in reversed(events):
+        if event.kind is EventKind.LOGIN:
+            return None
+        if event.kind is EventKind.PANIC:
+            return Prognosis(False, f"its kernel has stopped: {event.summary}", event.unix_s)
+        if event.kind is EventKind.RESTART or _begins_boot(event):
+            return Prognosis(True, f"it is starting: {event.summary}", event.unix_s)
+    return None
 
 
 def _begins_boot(event: ConsoleEvent) -> bool:

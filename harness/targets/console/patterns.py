@@ -43,6 +43,10 @@ _UNDER, _NORMAL, _BOOT = EventKind.UNDER_VOLTAGE, EventKind.VOLTAGE_NORMAL, Even
 _RULES = (
     # kernel/panic.c: panic(), "Kernel panic - not syncing: %s"; the end marker repeats it and is no second panic
     _rule(_PANIC, r"^Kernel panic - not syncing: (?P<why>.+)", "kernel panic: {why}"),
+    # kernel/panic.c: panic(), "Rebooting in %d seconds.." where panic= or CONFIG_PANIC_TIMEOUT says so
+    _rule(EventKind.RESTART, r"^Rebooting in (?P<s>\d+) seconds\.\.", "the kernel restarts the board in {s} s"),
+    # kernel/reboot.c: kernel_restart(), "Restarting system"; emergency_restart() prints nothing
+    _rule(EventKind.RESTART, r"^reboot: Restarting system", "the kernel restarts the board"),
     # arch/arm64/kernel/traps.c: __die(), "Internal error: %s [#%d] SMP" (also arch/arm/kernel/traps.c)
     _rule(_OOPS, r"^Internal error: (?P<why>.+?) \[#\d+\]", "kernel oops: {why}"),
     # arch/arm64/mm/fault.c: die_kernel_fault(), "Unable to handle kernel %s at virtual address %016lx"

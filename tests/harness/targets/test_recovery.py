@@ -14,6 +14,8 @@ import pytest
 
 from harness.errors import BoardError, ExitCode, Offline, Quarantined, Unreachable
 from harness.record import RecoveryStep
+from harness.targets.console.events import BootStage, ConsoleEvent, EventKind
+from harness.targets.console.explain import Prognosis, prognosis
 from harness.targets.lab import Target, parse_lab
 from harness.targets.quarantine import must_be_free, quarantine, quarantined, release
 from harness.targets.recovery import Limits, Means, climb
@@ -39,12 +41,16 @@ class Patient:
     well: bool = False
     deeds: list[str] = field(default_factory=list)
     free: threading.Event = field(default_factory=threading.Event)
+    says: Prognosis | None = None  # its console
+    silent: frozenset[str] = frozenset()  # deeds that get no answer from the board
 
     def deed(self, name: str) -> Callable[[], str]:
         def act() -> str:
             self.deeds.append(name)
             if name in self.stuck:
                 self.free.wait(30)
+            if name in self.silent:
+                raise Unreachable("pi", "nobody there")
             if name in self.broken:
                 raise BoardError("pi", f"no {name}\nhere")
             self.well = self.well or name == self.cure
@@ -76,6 +82,7 @@ class Patient:
             power_cycle=deed("power cycle"),
             mark_boot=lambda: self.deeds.append("mark"),
             watch_boot=None if "watch console" in without else self.watch,
+            prognosis=lambda: self.says,
         )
 
 
@@ -172,6 +179,87 @@ def test_a_board_that_never_comes_back_is_quarantined_with_the_story() -> None:
         "watch console done; reconnect failed)"
     )
     assert re.fullmatch(r"not recovered within 0\.\d s \(reconnect: failed, power cycle: done, .*\)", ended.sentence)
+
+
+DEAD = Prognosis(False, "its kernel has stopped: kernel panic: sysrq", 0.0)
+
+
+def test_a_kernel_that_has_stopped_goes_to_power_at_once() -> None:
+    patient = Patient("power cycle", says=DEAD)
+    ended = climb(patient.means(), "lost", limits=QUICK)
+    assert ended.recovered
+    assert patient.deeds == ["mark", "mark", "power cycle", "watch console", "reconnect"]
+    assert outcomes(ended.steps)[:3] == [
+        ("reconnect", "skipped"),
+        ("restart agent", "skipped"),
+        ("reboot", "skipped"),
+    ]
+    assert {step.detail for step in ended.steps[:3]} == {DEAD.sentence}
+
+
+def test_a_kernel_that_stops_on_the_way_ends_the_ssh_rungs() -> None:
+    patient = Patient("power cycle", broken=frozenset({"restart agent"}))
+    means = patient.means()
+
+    def panics_meanwhile() -> str:
+        patient.says = DEAD
+        raise BoardError("pi", "the service did not start")
+
+    broken = Means(patient.reconnect, means.quarantine, {}, restart_agent=panics_meanwhile, reboot=means.reboot,
+                   power_cycle=means.power_cycle, prognosis=means.prognosis)  # fmt: skip
+    ended = climb(broken, "lost", limits=QUICK)
+    assert ended.recovered
+    assert "reboot" not in patient.deeds
+    assert ended.steps[2].detail == DEAD.sentence
+
+
+def test_without_power_a_stopped_kernel_is_given_its_watchdog() -> None:
+    patient = Patient("watch console", says=DEAD)
+    ended = climb(patient.means("power cycle"), "lost", limits=QUICK)
+    assert ended.recovered
+    assert patient.deeds == ["mark", "watch console", "reconnect"]
+
+
+def test_a_board_that_starts_by_itself_is_waited_for() -> None:
+    patient = Patient("watch console", says=Prognosis(True, "it is starting: kernel started", 0.0))
+    ended = climb(patient.means(), "lost", limits=QUICK)
+    assert ended.recovered
+    assert patient.deeds == ["mark", "watch console", "reconnect"]
+
+
+def test_a_board_that_ssh_does_not_reach_is_not_rebooted_through_it() -> None:
+    patient = Patient("power cycle", silent=frozenset({"restart agent"}))
+    ended = climb(patient.means(), "lost", limits=QUICK)
+    assert ended.recovered
+    assert "reboot" not in patient.deeds
+    assert ended.steps[2].outcome == "skipped"
+    assert ended.steps[2].detail == "SSH did not answer just now (nobody there)"
+    without_power = Patient("reboot", silent=frozenset({"restart agent"}))
+    assert climb(without_power.means("power cycle"), "lost", limits=QUICK).recovered  # the only way left
+
+
+def said(*kinds: EventKind) -> list[ConsoleEvent]:
+    stages = {EventKind.BOOT: BootStage.KERNEL}
+    return [ConsoleEvent(kind, str(kind), "…", float(at), stage=stages.get(kind)) for at, kind in enumerate(kinds)]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "boots"),
+    [
+        ([], None),
+        ([EventKind.OOPS, EventKind.OOM_KILL, EventKind.UNDER_VOLTAGE], None),
+        ([EventKind.PANIC], False),
+        ([EventKind.PANIC, EventKind.WATCHDOG], False),
+        ([EventKind.PANIC, EventKind.RESTART], True),
+        ([EventKind.PANIC, EventKind.BOOT], True),
+        ([EventKind.PANIC, EventKind.BOOT, EventKind.LOGIN], None),
+        ([EventKind.BOOT, EventKind.LOGIN, EventKind.PANIC], False),
+        ([EventKind.LOGIN, EventKind.RESTART, EventKind.IO_ERROR], True),
+    ],
+)
+def test_the_last_word_about_the_kernel_counts(kinds: list[EventKind], boots: bool | None) -> None:
+    found = prognosis(said(*kinds))
+    assert (None if found is None else found.boots) == boots
 
 
 def test_a_plug_in_with_a_bug_does_not_end_the_climb() -> None:
