@@ -69,7 +69,7 @@ class Measured:
     @property
     def is_classifier(self) -> bool:
         """Whether an outcome is right or wrong, sample by sample."""
-        return self.metric.per_sample is not None
+        return self.metric.takes == "classes"
 
     @cached_property
     def calibration(self) -> Arrays:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import numpy as np
 
 from harness.judge.agreement import Agreement, agreement
+from harness.judge.bootstrap import paired_bootstrap
 from harness.judge.context import TargetContext
 from harness.judge.evaluate import Evaluation, MetricResult
 from harness.judge.figure import Figure, Network
@@ -24,8 +28,8 @@ def accuracy_figures(
     """Rows of every metric and of the agreement between the two networks on the same samples.
 
     A metric that is 0 or 1 per sample gets Wilson intervals and, for the difference quantized - float, Tango's; one
-    with other values per sample gets t intervals of the mean and of the paired difference; a metric over the whole
-    set has none.
+    with other values per sample gets t intervals of the mean and of the paired difference; one that combines rows in
+    another way gets those of a paired bootstrap over samples; one number over the whole set has none.
 
     Args:
         context: of the target.
@@ -49,32 +53,49 @@ def accuracy_figures(
 
 
 def _metric_rows(context: TargetContext, first: MetricResult, second: MetricResult, n: int) -> list[Figure]:
+    found = _intervals(first, second)
+    values = [None if math.isnan(result.value) else result.value for result in (first, second)]
+    why = "" if None not in values else "the metric does not exist on these samples"
     rows = [
         context.figure(
-            network,
-            result.name,
-            result.value,
-            result.unit,
-            interval=_own_interval(result.per_sample),
-            n=n,
-            about_outputs=True,
+            network, first.name, value, first.unit, interval=_ends(own), n=n, notes=(why,), about_outputs=True
         )
-        for network, result in ((Network.FLOAT, first), (Network.QUANTIZED, second))
+        for network, value, own in zip((Network.FLOAT, Network.QUANTIZED), values, found.own, strict=True)
     ]
-    interval, note = _difference(first.per_sample, second.per_sample)
+    delta = None if values[0] is None or values[1] is None else values[1] - values[0]
     return [
         *rows,
         context.figure(
             Network.RATIO,
             f"{first.name}_delta",
-            second.value - first.value,
+            delta,
             first.unit,
-            interval=interval,
+            interval=_ends(found.difference),
             n=n,
-            notes=(note,),
+            notes=(why, found.note),
             about_outputs=True,
         ),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Intervals:
+    own: tuple[Interval | None, Interval | None]
+    difference: Interval | None
+    note: str
+
+
+def _intervals(first: MetricResult, second: MetricResult) -> _Intervals:
+    """Of both networks' values and of their paired difference, and how the latter was made."""
+    one, other = first.per_sample, second.per_sample
+    if one is not None and other is not None:
+        difference, note = _difference(one, other)
+        return _Intervals((_own_interval(one), _own_interval(other)), difference, note)
+    if first.rows is None or second.rows is None or first.formula is None:
+        return _Intervals((None, None), None, "one value for the whole set: no interval")
+    drawn = paired_bootstrap(first.formula, first.rows, second.rows)
+    note = f"paired bootstrap over samples (BCa), {drawn.resamples:,} resamples"
+    return _Intervals((drawn.first, drawn.second), drawn.difference, note)
 
 
 def _is_binary(values: PerSample) -> bool:
@@ -85,24 +106,20 @@ def _ends(interval: Interval | None) -> tuple[float, float] | None:
     return (interval.low, interval.high) if interval else None
 
 
-def _own_interval(per_sample: PerSample | None) -> tuple[float, float] | None:
-    if per_sample is None:
-        return None
+def _own_interval(per_sample: PerSample) -> Interval | None:
     if _is_binary(per_sample):
-        return _ends(wilson(int(per_sample.sum()), per_sample.size))
-    return _ends(mean_interval(per_sample))
+        return wilson(int(per_sample.sum()), per_sample.size)
+    return mean_interval(per_sample)
 
 
-def _difference(first: PerSample | None, second: PerSample | None) -> tuple[tuple[float, float] | None, str]:
-    if first is None or second is None:
-        return None, "one value for the whole set: no interval"
+def _difference(first: PerSample, second: PerSample) -> tuple[Interval | None, str]:
     if not (_is_binary(first) and _is_binary(second)):
-        return _ends(mean_interval(second - first)), "t interval of the paired difference"
+        return mean_interval(second - first), "t interval of the paired difference"
     float_only = int(np.sum((first == 1) & (second == 0)))
     quantized_only = int(np.sum((first == 0) & (second == 1)))
     p = mcnemar_exact(float_only, quantized_only)
     note = f"right in Floating-Point only: {float_only}, in Quantized only: {quantized_only}, exact McNemar p = {p:.3g}"
-    return _ends(tango(quantized_only, float_only, first.size)), note
+    return tango(quantized_only, float_only, first.size), note
 
 
 def _agreement_rows(context: TargetContext, agree: Agreement | None, *, classified: bool) -> list[Figure]:

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from harness.errors import BadResult, UserError
 from harness.judge.figure import Network
-from harness.judge.metrics import Labels, Metric, Outputs, PerSample
+from harness.judge.metrics import Formula, Labels, Metric, Outputs, PerSample, Rows, join_rows
 
-#: (sample ids, outputs by name with samples on the first axis, labels [n] or None)
+#: (sample ids, outputs by name with samples on the first axis, labels of as many samples or None)
 Chunk = tuple[Sequence[str], Outputs, Labels | None]
 
 
@@ -24,14 +24,18 @@ class MetricResult:
     Args:
         name: of the metric.
         unit: of the metric.
-        value: over all samples.
+        value: over all samples; NaN where the metric does not exist.
         per_sample: float64[N] where the metric has one value a sample, in the order of the ids.
+        rows: what each sample contributes, in the order of the ids; None for one number over the whole set.
+        formula: from rows to the value.
     """
 
     name: str
     unit: str
     value: float
     per_sample: PerSample | None
+    rows: Rows | None = None
+    formula: Formula | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ def evaluate(
 ) -> Evaluation:
     """Score a stream of outputs.
 
-    A metric with a value per sample is computed chunk by chunk; for another one all outputs are kept until the end.
+    A metric with rows is computed chunk by chunk; for another one all outputs are kept until the end.
 
     Args:
         chunks: outputs as they come back from the board (after the job's postprocessing).
@@ -76,8 +80,8 @@ def evaluate(
         UserError: no sample, missing labels, labels outside the classes.
     """
     ids: list[str] = []
-    running: dict[str, list[PerSample]] = {m.name: [] for m in metrics if m.per_sample is not None}
-    whole = [m for m in metrics if m.per_sample is None]
+    running: dict[str, list[Rows]] = {m.name: [] for m in metrics}
+    whole = [m for m in metrics if m.rows is None]
     kept: dict[str, list[NDArray[Any]]] = {}
     labels_kept: list[Labels] = []
     for chunk_ids, outputs, labels in chunks:
@@ -89,28 +93,26 @@ def evaluate(
             raise UserError(msg)
         ids.extend(chunk_ids)
         for metric in metrics:
-            if metric.per_sample is not None and labels is not None:
-                running[metric.name].append(_per_sample(metric.per_sample, chunk_ids, outputs, labels))
+            if metric.rows is not None and labels is not None:
+                running[metric.name].append(_rows(metric.rows, chunk_ids, outputs, labels))
         for name in outputs if whole else _scores_names(outputs, scores_output):
             kept.setdefault(name, []).append(np.asarray(outputs[name]))
         if whole and labels is not None:
-            labels_kept.append(np.asarray(labels))
+            labels_kept.append(labels)
     if not ids:
         msg = f"{target}: no sample was evaluated: is the validation split empty?"
         raise UserError(msg)
     joined = {name: np.concatenate(parts) for name, parts in kept.items()}
-    all_labels = np.concatenate(labels_kept) if labels_kept else np.empty(0)
+    all_labels = _joined(labels_kept)
     results = tuple(
-        _result(m, np.concatenate(running[m.name]) if m.per_sample is not None else m.compute(joined, all_labels))
+        _of_rows(m, join_rows(running[m.name])) if m.rows is not None else _result(m, m.compute(joined, all_labels))
         for m in metrics
     )
     scores_names = _scores_names(joined, scores_output)
     return Evaluation(network, tuple(ids), results, joined[scores_names[0]] if scores_names else None)
 
 
-def _per_sample(
-    function: Callable[[Outputs, Labels], PerSample], ids: Sequence[str], outputs: Outputs, labels: Labels
-) -> PerSample:
+def _rows(function: Callable[[Outputs, Labels], Rows], ids: Sequence[str], outputs: Outputs, labels: Labels) -> Rows:
     try:
         return function(outputs, labels)
     except UserError as error:
@@ -119,10 +121,22 @@ def _per_sample(
         raise UserError(msg) from error
 
 
+def _joined(parts: Sequence[Labels]) -> Labels:
+    """Labels of all chunks: an array where each chunk's are one, else a list with one entry a sample."""
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts) if parts else np.empty(0)
+    return [label for part in parts for label in part]
+
+
+def _of_rows(metric: Metric, rows: Rows) -> MetricResult:
+    per_sample = metric.formula.per_sample(rows)
+    return MetricResult(metric.name, metric.unit, metric.formula.value(rows), per_sample, rows, metric.formula)
+
+
 def _result(metric: Metric, value: float | PerSample) -> MetricResult:
     if isinstance(value, float):
         return MetricResult(metric.name, metric.unit, value, None)
-    return MetricResult(metric.name, metric.unit, float(value.mean()), value)
+    return _of_rows(metric, Rows({"value": value}))
 
 
 def _scores_names(outputs: Outputs, named: str | None) -> list[str]:

@@ -1,46 +1,81 @@
-"""Semantic segmentation: mean intersection over union from a confusion matrix that grows image by image."""
+"""Semantic segmentation: class maps from outputs, and how often a pixel of one class was taken for another."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import UserError
 
-class Confusion:
-    """How often a pixel of one class was taken for another.
+#: Pixels of a mask with this value, or with a negative one, are not counted (PASCAL VOC's own).
+IGNORED = 255
+
+
+def class_maps(outputs: Mapping[str, NDArray[Any]]) -> NDArray[np.integer[Any]]:
+    """The class of each pixel, integers [N, H, W].
 
     Args:
-        classes: how many there are; pixels of truth outside 0…classes-1 are ignored.
+        outputs: one array: class numbers, integers [N, H, W]; or scores [N, C, H, W] or [N, H, W, C], whose best class
+            is taken. The class axis is the one that is smaller than both sides of the picture.
+
+    Raises:
+        UserError: neither, or scores whose class axis is not plain to see.
     """
+    if len(outputs) != 1:
+        msg = f"miou: the network has {len(outputs)} outputs ({', '.join(outputs)}): let postprocess return the map"
+        raise UserError(msg)
+    (found,) = outputs.values()
+    if found.ndim == 3 and np.issubdtype(found.dtype, np.integer):
+        return found
+    shape = list(found.shape)
+    if found.ndim != 4:
+        msg = f"miou: the output is {found.dtype}{shape}; give class numbers [N, H, W] or scores by postprocess"
+        raise UserError(msg)
+    first, last = shape[1] < min(shape[2:]), shape[3] < min(shape[1:3])
+    if first == last:
+        msg = f"miou: which axis of {shape} holds the classes? let postprocess return class numbers [N, H, W]"
+        raise UserError(msg)
+    best: NDArray[np.integer[Any]] = found.argmax(axis=1 if first else 3)
+    return best
 
-    def __init__(self, classes: int) -> None:
-        self.counts = np.zeros((classes, classes), np.int64)
 
-    def add(self, truth: NDArray[Any], predicted: NDArray[Any]) -> None:
-        """One image: two arrays of class numbers of the same shape.
+def scaled(prediction: NDArray[np.integer[Any]], shape: tuple[int, ...]) -> NDArray[np.integer[Any]]:
+    """A class map at another size, nearest neighbour (Pillow's).
 
-        Raises:
-            ValueError: the shapes differ, or a prediction is no class.
-        """
-        if truth.shape != predicted.shape:
-            msg = f"truth is {truth.shape}, the prediction {predicted.shape}"
-            raise ValueError(msg)
-        size = len(self.counts)
-        counted = (truth >= 0) & (truth < size)
-        pairs = truth[counted].astype(np.int64) * size + predicted[counted]
-        self.counts += np.bincount(pairs, minlength=size * size).reshape(size, size)
+    Args:
+        prediction: [H, W].
+        shape: (height, width) wanted.
+    """
+    if prediction.shape == tuple(shape):
+        return prediction
+    from PIL import Image
 
-    @property
-    def pixel_accuracy(self) -> float:
-        """Share of the counted pixels that are right."""
-        return float(np.trace(self.counts) / self.counts.sum())
+    picture = Image.fromarray(prediction.astype(np.int32), mode=None)
+    return np.asarray(picture.resize((shape[1], shape[0]), Image.Resampling.NEAREST))
 
-    @property
-    def mean_iou(self) -> float:
-        """Mean over the classes that the truth has of right / (of the class or taken for it), 0…1."""
-        right = np.diag(self.counts)
-        present = self.counts.sum(axis=1) > 0
-        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - right
-        return float(np.mean(right[present] / union[present]))
+
+def confusion(
+    truth: NDArray[Any], predicted: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
+    """Pairs of classes that occur in one image, unlabelled pixels left out.
+
+    Args:
+        truth: integers [H, W]; `IGNORED` and negative ones are not counted.
+        predicted: integers of the same shape.
+
+    Returns:
+        (class of the truth, class that was predicted, pixels), one entry a pair.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if truth.shape != predicted.shape:
+        msg = f"truth is {truth.shape}, the prediction {predicted.shape}"
+        raise ValueError(msg)
+    counted = (truth >= 0) & (truth != IGNORED)
+    pairs = (truth[counted].astype(np.int64) << 32) + predicted[counted].astype(np.int64)
+    found, pixels = np.unique(pairs, return_counts=True)
+    return (found >> 32).astype(np.int32), (found & 0xFFFFFFFF).astype(np.int32), pixels.astype(np.int64)
