@@ -95,7 +95,7 @@ class SettingsDesk:
 
     def details(self) -> dict[str, str]:
         """For the board's description: what can be asked for, and what is not as it should be."""
-        found = {"settable": ", ".join(self.settable())}
+        found = {"settable": ", ".join(self.settable()) or "none"}
         if self._holder is not None:
             found["settings_held"] = ", ".join(f"{name}={value}" for name, value in self._asked.items())
         if self._left:

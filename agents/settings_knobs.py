@@ -1,7 +1,7 @@
 """The settings of a board that a run may ask for, and how each is read, set and given back.
 
-This is the whole list. A value of the host's only ever chooses among what the board itself offers (a mode of nvpmodel, a
-governor of cpufreq): no text of it reaches a command line or a file.
+This is the whole list. A value of the host's only ever chooses among what the board itself offers (a mode of nvpmodel,
+a governor of cpufreq): no text of it reaches a command line or a file.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ class SysfsFiles:
                 _write(path, text)
             except OSError as error:
                 raise CannotSet(
-                    f"{name} cannot be written ({error.strerror}): the agent must be root or own that file; provision it "
-                    "anew with these `settings` in targets.yaml"
+                    f"{name} cannot be written ({error.strerror}): the agent must be root or own that file; provision "
+                    "it anew with these `settings` in targets.yaml"
                 ) from None
 
     def put_back(self, name: str, before: Snapshot) -> None:
@@ -315,7 +315,7 @@ class NvpModel:
     def restore(self, before: Snapshot) -> None:
         """See `Knob.restore`."""
         number = before.get("number", "")
-        if number.isascii() and number.isdigit() and len(number) <= 3:  # noqa: PLR2004 - no board has a thousand modes
+        if number.isascii() and number.isdigit() and len(number) <= 3:
             self._tools.run("nvpmodel", "-m", number)
 
     def back(self, before: Snapshot) -> bool:

@@ -247,6 +247,27 @@ class RecoveryStep:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingRecord:
+    """One setting of a board that its target asks for while it is timed.
+
+    Args:
+        name: power_mode, lock_clocks or governor.
+        asked: what for.
+        before: what it was; "" where the board does not tell.
+        during: what it read back as.
+        after: what it was once given back; None where nobody could say.
+        problem: why it was not as asked, one line; "" when it was.
+    """
+
+    name: str
+    asked: str
+    before: str
+    during: str
+    after: str | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class TargetRecord:
     """One target's part of a run.
 
@@ -265,6 +286,7 @@ class TargetRecord:
         steady_clocks: the clock that warm-up settled at, by network; empty where it did not or is not told.
         stopping: by which rule its timing ends; None in records of older versions and where nothing is timed.
         tags: of the entry in targets.yaml; gates may hold on some only.
+        settings: of the board while it was timed; empty where the target asks for none.
     """
 
     name: str
@@ -289,6 +311,7 @@ class TargetRecord:
     steady_clocks: dict[Network, SteadyClock] = field(default_factory=dict)
     stopping: StoppingRule | None = None
     tags: tuple[str, ...] = ()
+    settings: tuple[SettingRecord, ...] = ()
 
     def failed(self, status: str, error: str) -> TargetRecord:
         """The same target, ended by an error."""

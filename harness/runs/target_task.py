@@ -19,11 +19,13 @@ from harness.record import (
     Loading,
     ProviderShare,
     RecoveryStep,
+    SettingRecord,
     Shipment,
     TargetRecord,
 )
 from harness.runs.block_watch import BlockWatch, idle_for, interval_for
 from harness.runs.board import board_key, check_identity, must_not_saturate, runtime_for
+from harness.runs.board_state import board_as_asked
 from harness.runs.budget import Budget
 from harness.runs.inference import infer_chunk, infer_sequence
 from harness.runs.interrupt import Interrupted
@@ -149,8 +151,16 @@ class TargetTask:
                 self._infer(client, prepared)
             if self.target.timed and not info.emulated:
                 self._progress("wait for a quiet machine", 0, None)
-                with machine_alone(info.machine_id, self.stop, lambda: self._say("timing waits for a quiet machine")):
+                with (
+                    machine_alone(info.machine_id, self.stop, lambda: self._say("timing waits for a quiet machine")),
+                    board_as_asked(client, self.target, info, self._keep_settings),
+                ):
                     self._time(client, {network: loaded.network_id for network, loaded in prepared.items()})
+
+    def _keep_settings(self, settings: tuple[SettingRecord, ...], notes: tuple[str, ...]) -> None:
+        self._save(settings=settings, notes=tuple(dict.fromkeys((*self.record.notes, *notes))))
+        for note in notes:
+            self._say(note)
 
     def _stand_in(self) -> None:
         """Take the board's own arithmetic for the second arm, and what is known of the board without it."""

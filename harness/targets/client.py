@@ -14,6 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 
@@ -25,6 +26,8 @@ from agents.protocol import agent_pb2 as pb
 from agents.protocol.agent_pb2_grpc import AgentStub
 from harness._version import __version__
 from harness.errors import Refused, TimedOut, Unreachable, UserError
+from harness.targets.board_hold import Held, hold_settings
+from harness.targets.board_settings import Settings
 from harness.targets.calls import Calls
 from harness.targets.inference import infer as _infer
 from harness.targets.tensors import Array, check_inputs, parts
@@ -363,6 +366,20 @@ class AgentClient:
                 flight.pause()
                 yield checked
                 flight.go_on(owed=True)
+
+    def hold_settings(self, settings: Settings) -> AbstractContextManager[Held]:
+        """Set the board's own state while a block runs, and give back what was there before.
+
+        Whatever ends the block, and whoever dies, the agent gives back: on the end of this call, of the connection, of
+        itself, or at its next start.
+
+        Args:
+            settings: what is asked for.
+
+        Raises:
+            Refused: another host holds them, the agent is older than this call, or only stands in for a board.
+        """
+        return hold_settings(self._stub, self._calls, self._checker, settings)
 
     def unload(self, network_id: str) -> None:
         """End the network's process and free its memory; allowed while the run stops."""

@@ -18,6 +18,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from harness.errors import UserError
 from harness.targets.addresses import Address
+from harness.targets.board_settings import Settings, SettingsFile, settings_of
 from harness.targets.boards import BOARDS, Environment, find_board
 from harness.targets.power.file import PowerFile, power_of
 from harness.targets.power.values import Power
@@ -25,7 +26,7 @@ from harness.yamlfile import Document, FileModel, one_of, parse_yaml, read_yaml,
 
 LAB_FILE = "targets.yaml"
 #: Machines of QEMU's system mode (`harness.targets.qemu_system.recipe`).
-MACHINES = ("virt",)
+MACHINES = ("virt", "xlnx-zcu102")
 DpuArch = Literal["B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096"]
 ViaKind = Literal["local", "emulated", "qemu", "address"]
 ServiceKind = Literal["system", "user", "supervisor"]
@@ -144,6 +145,7 @@ class Target:
         base: folder of the lab file; relative paths in it start there.
         dpu: the processor in its logic.
         packages: what provisioning installs beside the agent.
+        settings: of the board, while it is timed.
     """
 
     name: str
@@ -160,6 +162,7 @@ class Target:
     runtime: str | None = None
     dpu: Dpu | None = None
     packages: RuntimePackages = RuntimePackages()
+    settings: Settings | None = None
 
     @property
     def timed(self) -> bool:
@@ -274,6 +277,8 @@ class _TargetFile(FileModel):
         ]
         | None
     ) = None
+
+    settings: SettingsFile | None = None
 
     @field_validator("board")
     @classmethod
@@ -390,6 +395,9 @@ def _target(document: Document, name: str, file: _TargetFile, base: Path) -> Tar
         runtime=runtime.name,
         dpu=None if file.dpu is None else Dpu(file.dpu.arch, file.dpu.clock_mhz, file.dpu.cores),
         packages=RuntimePackages(_path(runtime.wheel, base), runtime.system_site_packages),
+        settings=None
+        if file.settings is None
+        else settings_of(document, where, name, file.settings, file.board, via.kind),
     )
 
 
