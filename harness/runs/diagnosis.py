@@ -137,7 +137,7 @@ def diagnose_on(
         lowered = _lowered(quantized, arithmetic)
         stands_in = not target.timed or info.emulated
         runs = lowered if lowered is not None and stands_in else as_it_is
-        precise, notices = _exact_here(lowered is None)
+        precise, notices = exact_here(lowered is None)
         board = _Board(target, client, info, folder, feeds, count(), say)
         found = compare(
             as_it_is.model,
@@ -290,7 +290,7 @@ def _lowered(quantized: Path, arithmetic: Arithmetic | None) -> Executable | Non
     return Executable(made.model, made.disabled_optimizers, f"lowered: {arithmetic.title} ({arithmetic.claim})")
 
 
-def _exact_here(needed: bool) -> tuple[bool, tuple[str, ...]]:
+def exact_here(needed: bool) -> tuple[bool, tuple[str, ...]]:
     """Whether ONNX Runtime must be told to be exact on this host, and what to say then."""
     host = host_environment()
     features = host["cpu_features"]

@@ -15,6 +15,7 @@ from harness.host import host_environment
 from harness.job import Job, job_from_mapping, load_job
 from harness.judge.comparison import Comparison
 from harness.judge.figure import Network, Source
+from harness.judge.gates_units import LSB
 from harness.judge.verdict import exit_code
 from harness.record import QuantizedRecord, RunRecord, TargetRecord
 from harness.runs.interrupt import Interrupted, stop_on_signals
@@ -313,7 +314,6 @@ def _quantize_all(
 def _load_judges() -> None:
     """Load what only the end of a run needs (scipy, templates) while the boards work and this thread would wait."""
     import harness.judge.gates
-    import harness.judge.gates
     import harness.report.publish
     import harness.runs.evidence  # noqa: F401
 
@@ -326,12 +326,17 @@ def _publish(record: RunRecord, out: Path) -> Published:
 
 def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[TargetRecord]) -> RunRecord:
     from harness.judge.gates import decide_gates
-    from harness.judge.gates import decide_gates
     from harness.runs.evidence import figures_of
 
     observer.progress("host", "judge", 0, None)
     summary = store.run(plan.run_id)
-    figures, judged = figures_of(plan, store, records, _reader(plan))
+    reader = _reader(plan)
+    figures, judged = figures_of(plan, store, records, reader)
+    if any(gate.metric == LSB for gate in plan.job.gates):
+        from harness.runs.reference import reference_figures
+
+        observer.progress("host", "compare with the reference", 0, None)
+        figures += reference_figures(plan, store, judged, reader)
     for record in judged:
         store.save_target(plan.run_id, record)
     observer.finished("host", "done")
@@ -350,7 +355,6 @@ def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[Targe
         targets=judged,
         figures=figures,
         notes=_run_notes(plan),
-        gates=decide_gates(plan.job.gates, judged, figures),
         gates=decide_gates(plan.job.gates, judged, figures),
     )
 
