@@ -974,6 +974,7 @@ class Block(google.protobuf.message.Message):
     BATCH_SIZE_FIELD_NUMBER: builtins.int
     CPU_TIME_S_FIELD_NUMBER: builtins.int
     PEAK_MEMORY_BYTES_FIELD_NUMBER: builtins.int
+    CLOCK_TICK_NS_FIELD_NUMBER: builtins.int
     started_unix_s: builtins.float
     """wall clock of the board, to line blocks up with telemetry"""
     duration_s: builtins.float
@@ -987,6 +988,8 @@ class Block(google.protobuf.message.Message):
     """user + system of the child during the block"""
     peak_memory_bytes: builtins.int
     """high-water mark of the child's resident set"""
+    clock_tick_ns: builtins.float
+    """smallest step seen between readings of the clock; 0 of an older agent: unknown"""
     @property
     def latency_ns(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """every raw sample, in order"""
@@ -1002,8 +1005,9 @@ class Block(google.protobuf.message.Message):
         batch_size: builtins.int = ...,
         cpu_time_s: builtins.float = ...,
         peak_memory_bytes: builtins.int = ...,
+        clock_tick_ns: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "clock", b"clock", "clock_resolution_ns", b"clock_resolution_ns", "cpu_time_s", b"cpu_time_s", "duration_s", b"duration_s", "latency_ns", b"latency_ns", "peak_memory_bytes", b"peak_memory_bytes", "started_unix_s", b"started_unix_s"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["batch_size", b"batch_size", "clock", b"clock", "clock_resolution_ns", b"clock_resolution_ns", "clock_tick_ns", b"clock_tick_ns", "cpu_time_s", b"cpu_time_s", "duration_s", b"duration_s", "latency_ns", b"latency_ns", "peak_memory_bytes", b"peak_memory_bytes", "started_unix_s", b"started_unix_s"]) -> None: ...
 
 Global___Block: typing_extensions.TypeAlias = Block
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+from harness.errors import BadResult
+from harness.judge.clocks import clock_too_coarse
 from harness.judge.figure import Network
 from harness.judge.stopping import Outcome, StoppingRule, decide, pairs_needed
 from harness.record import BlockRecord
@@ -117,7 +119,7 @@ class Timing:
             min_duration_s=self.profile.block_s,
             max_iterations=_MAX_ITERATIONS,
         )
-        return BlockRecord(
+        block = BlockRecord(
             network,
             pair,
             tuple(timed.latency_ns),
@@ -128,4 +130,8 @@ class Timing:
             timed.peak_memory_bytes,
             clock=timed.clock,
             clock_resolution_ns=timed.clock_resolution_ns,
+            clock_tick_ns=timed.clock_tick_ns,
         )
+        if (coarse := clock_too_coarse(block)) is not None:
+            raise BadResult(self.client.target, coarse)
+        return block

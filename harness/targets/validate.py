@@ -288,6 +288,7 @@ class Checker:
             batch_size=int(self.number(block.batch_size, "batch_size", low=1, high=1 << 20)),
             cpu_time_s=cpu_time_s,
             peak_memory_bytes=self.size(block.peak_memory_bytes, "peak_memory_bytes"),
+            clock_tick_ns=self.number(block.clock_tick_ns, "clock_tick_ns", high=1e9) or None,
         )
 
     def telemetry(self, sample: pb.TelemetrySample) -> TelemetrySample:

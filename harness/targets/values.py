@@ -195,6 +195,7 @@ class TimedBlock:
     batch_size: int
     cpu_time_s: float
     peak_memory_bytes: int
+    clock_tick_ns: float | None = None  # smallest step seen of that clock; None of an older agent
 
 
 @dataclass(frozen=True, slots=True)
