@@ -133,8 +133,16 @@ def _target_view(record: RunRecord, target: TargetRecord, number: int) -> Target
         programming=tuple(_programming_cells(item) for item in target.programming),
         compiled=tuple(design for design in target.designs if design.compile_log),
         chart=latency_chart(target, number) if plotted else None,
-        facts=tuple(flatten(target.description or {})),
+        facts=(*flatten(target.description or {}), *_settings(target)),
     )
+
+
+def _settings(target: TargetRecord) -> Iterator[tuple[str, str]]:
+    """What was set on the board while it was timed, beside what it says of itself."""
+    for one in target.settings:
+        after = one.after if one.after is not None else text.MISSING
+        states = f"asked {one.asked}, before {one.before or text.MISSING}, timed at {one.during or text.MISSING}"
+        yield f"settings.{one.name}", f"{states}, after {after or text.MISSING}{one.problem and f': {one.problem}'}"
 
 
 def _network_rows(figures: Sequence[Figure]) -> Iterator[FigureRow]:
