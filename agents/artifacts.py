@@ -1,31 +1,30 @@
 """The files an agent holds, each named by its sha256: uploads that resume, a quota, nothing that follows a link.
 
-`DIR/blobs/<digest>` are complete, `DIR/partial/<digest>` unfinished files. A host never names a path, and no archive is
-ever opened: the only thing that arrives is the bytes of one file.
+`DIR/blobs/<digest>` are complete, `DIR/partial/<digest>` unfinished files; `DIR/marks/<digest>` says how much of such a
+file is on the disk for certain, and no more of it counts after a power cut. A host never names a path, and no archive
+is ever opened: the only thing that arrives is the bytes of one file.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
 import shutil
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from agents.durable import Mark, Marks, Syncer
 from agents.faults import AgentError, Fault
-from agents.protocol import CHUNK_BYTES
+from agents.receiver import Receiver, confirm, disk_full, is_confirmed, is_ours
 
 #: Left free on the file system that other programs share.
 _SPARE_BYTES = 16 << 20
 #: An unfinished upload nobody came back for in a week.
 _STALE_S = 7 * 86400.0
-_READ_BYTES = 1 << 20
 _POLL_S = 0.2
 #: No lab has as many networks; a flood of tiny files would exhaust inodes before it met the quota.
 _MAX_FILES = 10_000
@@ -68,6 +67,8 @@ class ArtifactStore:
             raise StoreBusy(f"{root} is used by another agent: stop it or choose another --data directory") from None
         self._blobs = _private_directory(root / "blobs")
         self._partial = _private_directory(root / "partial")
+        self._mark_folder = _private_directory(root / "marks")
+        self._marks = Marks(self._mark_folder)
         # Empty directories that children work in; those of an agent that was killed are still there.
         self.homes = root / "homes"
         shutil.rmtree(self.homes, ignore_errors=True)
@@ -78,11 +79,15 @@ class ArtifactStore:
         self._uploading: set[str] = set()
         self._reserved: dict[str, int] = {}  # bytes promised to uploads in progress, those on disk already included
         self._forget_stale()
+        self._check_unconfirmed()
+        self._syncer = Syncer()
 
     def close(self) -> None:
-        """Let another agent use the directory."""
+        """Let another agent use the directory; what was received is on the disk then."""
+        self._syncer.close()
         os.close(self._blobs)
         os.close(self._partial)
+        os.close(self._mark_folder)
         os.close(self._lock_file)
 
     def has(self, digest: str) -> bool:
@@ -90,8 +95,12 @@ class ArtifactStore:
         return _regular_size(digest, self._blobs) is not None
 
     def held_bytes(self, digest: str) -> int:
-        """Bytes of an unfinished upload."""
-        return _regular_size(digest, self._partial) or 0
+        """Bytes of an unfinished upload that survive a power cut; while it goes on, those that came."""
+        with self._changed:
+            if digest in self._uploading:
+                return _regular_size(digest, self._partial) or 0
+            mark = self._marked(digest)
+            return 0 if mark is None else mark.size
 
     def used_bytes(self) -> int:
         """Bytes of all files, unfinished ones included."""
@@ -112,7 +121,7 @@ class ArtifactStore:
             descriptor = os.open(digest, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._blobs)
         except OSError:
             raise AgentError(Fault.NOT_FOUND, f"{digest} is not on this board: upload it first") from None
-        if not _is_ours(os.fstat(descriptor)):
+        if not is_ours(os.fstat(descriptor)):
             os.close(descriptor)
             raise AgentError(Fault.NOT_FOUND, f"{digest} is not a file of this agent: upload it again")
         return descriptor
@@ -126,7 +135,7 @@ class ArtifactStore:
         with self._changed:
             if digest in self._uploading:
                 raise AgentError(Fault.REFUSED, f"{digest[:12]}… is being uploaded: wait for the end of that")
-            freed = _unlink(digest, self._blobs) + _unlink(digest, self._partial)
+            freed = _unlink(digest, self._blobs) + self._drop_partial(digest)
         if not freed:
             raise AgentError(Fault.NOT_FOUND, f"{digest} is not on this board: nothing to remove")
         return freed
@@ -153,21 +162,58 @@ class ArtifactStore:
             if self.has(digest):
                 yield None
                 return
-            held = self.held_bytes(digest)
+            mark = self._marked(digest)
+            held = 0 if mark is None else mark.size
             if offset != held:
                 message = f"{digest[:12]}…: offset {offset}, but {held} bytes are held: resume there"
                 raise AgentError(Fault.INVALID, message)
             if held > size_bytes:
-                _unlink(digest, self._partial)
+                self._drop_partial(digest)
                 message = f"{digest[:12]}…: {held} bytes were held of a file declared as {size_bytes}: start again at 0"
                 raise AgentError(Fault.INVALID, message)
             self._reserve(digest, size_bytes, held)
             try:
-                with contextlib.closing(Receiver(self._partial, self._blobs, digest, size_bytes, held)) as receiver:
+                receiver = Receiver(self._partial, self._blobs, digest, size_bytes, mark, self._marks, self._syncer)
+                with contextlib.closing(receiver):
                     yield receiver
             finally:
                 with self._changed:
                     del self._reserved[digest]
+
+    def _marked(self, digest: str) -> Mark | None:
+        """What is certain of an unfinished file; the rest, perhaps written just before a power cut, is cut off."""
+        size = _regular_size(digest, self._partial)
+        mark = self._marks.read(digest)
+        if not size or mark is None or not 0 < mark.size <= size:
+            if size is not None:
+                self._drop_partial(digest)
+            return None
+        if mark.size < size:
+            descriptor = os.open(digest, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._partial)
+            try:
+                os.ftruncate(descriptor, mark.size)
+            finally:
+                os.close(descriptor)
+        return mark
+
+    def _drop_partial(self, digest: str) -> int:
+        """Forget an unfinished file; the bytes freed."""
+        self._marks.forget(digest)
+        return _unlink(digest, self._partial)
+
+    def _check_unconfirmed(self) -> None:
+        """Files that were whole but perhaps not on the disk yet when the board or the agent ended."""
+        for name, _ in self._files(self._blobs):
+            with contextlib.suppress(OSError):
+                file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._blobs)
+                status = os.fstat(file)
+                if not is_ours(status) or is_confirmed(status):
+                    os.close(file)
+                elif _sha256(file) == name:
+                    confirm(file, self._blobs)
+                else:
+                    os.close(file)
+                    os.unlink(name, dir_fd=self._blobs)
 
     @contextlib.contextmanager
     def _turn(self, digest: str, waiting: Callable[[], bool]) -> Iterator[None]:
@@ -202,7 +248,7 @@ class ArtifactStore:
                 )
                 raise AgentError(Fault.EXHAUSTED, message)
             if size_bytes - held + _SPARE_BYTES > self.free_bytes():
-                raise _disk_full(self.root)
+                raise disk_full(self.root)
             self._reserved[digest] = size_bytes
 
     def _files(self, directory: int) -> list[tuple[str, int]]:
@@ -219,83 +265,7 @@ class ArtifactStore:
                 with contextlib.suppress(FileNotFoundError):
                     if time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE_S:
                         os.unlink(entry.name, dir_fd=self._partial)
-
-
-class Receiver:
-    """One upload in progress: bytes in order, hashed as they are written."""
-
-    def __init__(self, partial: int, blobs: int, digest: str, size_bytes: int, held: int) -> None:
-        self._partial = partial
-        self._blobs = blobs
-        self._digest = digest
-        self._size_bytes = size_bytes
-        self.received_bytes = held
-        self._hash = hashlib.sha256()
-        flags = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        if not held:
-            with contextlib.suppress(FileNotFoundError):  # an empty leftover, or a link planted there
-                os.unlink(digest, dir_fd=partial)
-            flags |= os.O_CREAT | os.O_EXCL
-        self._file = os.open(digest, flags, 0o600, dir_fd=partial)
-        if not _is_ours(os.fstat(self._file)):
-            os.close(self._file)
-            raise AgentError(Fault.NOT_FOUND, f"{digest[:12]}…: what is held is no file of this agent: start again")
-        while piece := os.read(self._file, _READ_BYTES):
-            self._hash.update(piece)
-
-    def write(self, chunk: bytes) -> None:
-        """Add the next bytes.
-
-        Raises:
-            AgentError: INVALID beyond the declared size or `CHUNK_BYTES`; EXHAUSTED when the disk is full.
-        """
-        if len(chunk) > CHUNK_BYTES:
-            raise AgentError(Fault.INVALID, f"a chunk of {len(chunk)} bytes is too large: at most {CHUNK_BYTES}")
-        if self.received_bytes + len(chunk) > self._size_bytes:
-            self._discard()
-            message = f"{self._digest[:12]}…: more bytes came than the {self._size_bytes} declared"
-            raise AgentError(Fault.INVALID, message)
-        try:
-            rest = memoryview(chunk)
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
-        except OSError as error:
-            self._discard()
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise _disk_full(None) from None
-            raise AgentError(Fault.EXHAUSTED, f"the board cannot store the file: {error.strerror}") from None
-        self._hash.update(chunk)
-        self.received_bytes += len(chunk)
-
-    def finish(self) -> str:
-        """The digest of the now complete file.
-
-        Raises:
-            AgentError: INVALID when bytes are missing (what came is kept), DATA_LOSS for a wrong digest (it is not).
-        """
-        if self.received_bytes != self._size_bytes:
-            message = (
-                f"{self._digest[:12]}…: the stream ended at {self.received_bytes} of {self._size_bytes} bytes: "
-                "resume there"
-            )
-            raise AgentError(Fault.INVALID, message)
-        computed = self._hash.hexdigest()
-        if computed != self._digest:
-            self._discard()
-            message = f"the bytes of {self._digest[:12]}… have the digest {computed[:12]}…: send the file again from 0"
-            raise AgentError(Fault.DATA_LOSS, message)
-        # Not synchronised to the disk: whoever uses the file checks its digest again, so a lost write is noticed.
-        os.fchmod(self._file, 0o400)
-        os.rename(self._digest, self._digest, src_dir_fd=self._partial, dst_dir_fd=self._blobs)
-        return computed
-
-    def close(self) -> None:
-        """Close the file; what was received stays for a later attempt."""
-        os.close(self._file)
-
-    def _discard(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._digest, dir_fd=self._partial)
+        self._marks.keep_only({name for name, _ in self._files(self._partial)})
 
 
 def _private_directory(path: Path) -> int:
@@ -304,17 +274,21 @@ def _private_directory(path: Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
-def _is_ours(status: os.stat_result) -> bool:
-    """A plain file with one name and our owner: a hard link or a link elsewhere is neither hashed nor run."""
-    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_uid == os.geteuid()
-
-
 def _regular_size(name: str, directory: int) -> int | None:
     try:
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError:
         return None
-    return status.st_size if _is_ours(status) else None
+    return status.st_size if is_ours(status) else None
+
+
+def _sha256(file: int) -> str:
+    digest = hashlib.sha256()
+    offset = 0
+    while piece := os.pread(file, 1 << 20, offset):
+        digest.update(piece)
+        offset += len(piece)
+    return digest.hexdigest()
 
 
 def _unlink(name: str, directory: int) -> int:
@@ -324,9 +298,3 @@ def _unlink(name: str, directory: int) -> int:
     except OSError:
         return 0
     return size
-
-
-def _disk_full(root: Path | None) -> AgentError:
-    where = f" of {root}" if root else ""
-    message = f"the board's disk{where} is full: free some space there, or start the agent with another --data"
-    return AgentError(Fault.EXHAUSTED, message)

@@ -52,8 +52,8 @@ def test_a_file_is_stored_once_and_known_by_its_digest(agent: AgentProcess) -> N
     assert again.already_stored
     stored = agent.data_dir / "blobs" / digest
     assert stored.read_bytes() == data
-    assert stat.S_IMODE(stored.stat().st_mode) == 0o400
-    for directory in (agent.data_dir, agent.data_dir / "blobs", agent.data_dir / "partial"):
+    wait_for(lambda: stat.S_IMODE(stored.stat().st_mode) == 0o400, "the file on the disk")
+    for directory in (agent.data_dir, *(agent.data_dir / name for name in ("blobs", "partial", "marks"))):
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     before = agent.stub.Describe(pb.DescribeRequest()).storage_used_bytes
     assert agent.stub.Remove(pb.RemoveRequest(digest=digest)).freed_bytes == len(data)
