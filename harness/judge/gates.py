@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from harness.judge.context import TargetContext
 from harness.judge.figure import Figure, Network, Source
 from harness.judge.gates_settle import settle
-from harness.judge.gates_units import percentile_of, value_text
+from harness.judge.gates_units import percentile_of, title_of, value_text
 from harness.judge.gates_values import Gate, GateResult, Outcome, Place, Rule
 from harness.judge.timing import network_timing, not_warm
 from harness.record import TargetRecord
@@ -56,11 +56,11 @@ def decide_gates(
 def claim(gate: Gate) -> str:
     """What a gate asks, for a reader."""
     if gate.rule is Rule.NON_INFERIOR:
-        return f"{gate.metric} loses less than {value_text(gate.threshold, gate.unit, difference=True)}"
+        return f"{title_of(gate.metric)} loses less than {value_text(gate.threshold, gate.unit, difference=True)}"
     difference = gate.metric.endswith("_delta")
-    owner = "" if gate.network is Network.RATIO else f"{gate.network} "
+    owner = "Floating-Point " if gate.network is Network.FLOAT else ""
     words = "at least" if gate.rule is Rule.AT_LEAST else "at most"
-    return f"{owner}{gate.metric} {words} {value_text(gate.threshold, gate.unit, difference=difference)}"
+    return f"{owner}{title_of(gate.metric)} {words} {value_text(gate.threshold, gate.unit, difference=difference)}"
 
 
 def _row(gate: Gate) -> str:
@@ -113,9 +113,11 @@ def _evidence(gate: Gate, target: TargetRecord, figure: Figure | None) -> tuple[
         ended = f"{target.status}: {target.error}" if target.error else target.status
         return None, f"not measured: {'not reached' if target.status == 'pending' else ended}"
     if figure is None:
+        if target.source not in gate.sources:
+            return None, _no_board(target.source)
         return None, f"not measured: the run has no {_row(gate)} of {gate.network}"
     if figure.value is None:
-        return None, f"not measured: {figure.note or 'nothing is known'}{_longer(gate)}"
+        return None, f"not measured: {figure.note or 'nothing is known'}{_longer(gate, figure)}"
     if figure.source not in gate.sources:
         return None, _no_board(figure.source)
     if gate.metric.startswith(_ABOUT_TIME) and (why := _unfit(gate, target, figure.source)):
@@ -129,7 +131,7 @@ def _evidence(gate: Gate, target: TargetRecord, figure: Figure | None) -> tuple[
         return ends, ""
     if gate.metric in _EXACT and gate.rule is not Rule.NON_INFERIOR:
         return (figure.value, figure.value), ""
-    return None, f"no interval{f': {figure.note}' if figure.note else ''}{_longer(gate)}"
+    return None, f"no interval{f': {figure.note}' if figure.note else ''}{_longer(gate, figure)}"
 
 
 def _no_board(source: Source) -> str:
@@ -158,8 +160,9 @@ def _ends(figure: Figure | None) -> tuple[float, float] | None:
     return figure.ci_low, figure.ci_high
 
 
-def _longer(gate: Gate) -> str:
-    return "; measure longer: `--profile release`" if percentile_of(gate.metric) is not None else ""
+def _longer(gate: Gate, figure: Figure) -> str:
+    timed = figure.source is Source.MEASURED and percentile_of(gate.metric) is not None
+    return "; measure longer: `--profile release`" if timed else ""
 
 
 def _percentile(target: TargetRecord, gate: Gate) -> Figure | None:

@@ -120,6 +120,18 @@ def network_of(metric: str) -> Network:
     return Network.RATIO if metric in _OF_THE_PAIR or metric.endswith("_delta") else Network.QUANTIZED
 
 
+def title_of(metric: str) -> str:
+    """How a reader calls a metric beside a value with its unit: `latency_p99_ms` is "latency p99"."""
+    if metric == LSB:
+        return "distance from the reference"
+    rank = metric.removeprefix("accuracy_top")
+    if rank != metric and rank.isdigit():
+        return f"top-{rank} accuracy"
+    known = metric in KNOWN or percentile_of(metric) is not None
+    end = next((end for end in _UNIT_BY_END if metric.endswith(end)), "") if known else ""
+    return metric.removesuffix(end if end != "_ratio" else "").replace("_", " ") if known else metric
+
+
 def parse_value(value: object, unit: str, *, difference: bool = False) -> float:
     """A threshold as a number in `unit`.
 

@@ -36,14 +36,16 @@ def render_terminal(record: RunRecord, console: Console) -> None:
 
 def render_gates(record: RunRecord, console: Console) -> None:
     """Print the verdict and its gates, worst first."""
+    rows = gate_rows(record.gates)
     console.print(Text(f"verdict: {run_verdict(record).text}", style="bold"))
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for heading in ("outcome", "target", "gate", "evidence [95 %]", ""):
-        table.add_column(heading, overflow="fold", no_wrap=heading == "outcome")
-    for row in gate_rows(record.gates):
-        word = Text(row.outcome, style=_OUTCOME_STYLE.get(row.outcome, ""))
-        table.add_row(word, *(Text(cell) for cell in (row.target, row.claim, row.evidence, row.detail)))
-    console.print(table)
+    wide = max((len(row.target) for row in rows), default=0)
+    for row in rows:
+        line = Text("  ").append(f"{row.outcome:<12}", style=_OUTCOME_STYLE.get(row.outcome, ""))
+        console.print(line.append(f"  {row.target:<{wide}}  {row.claim}"))
+        said = "; ".join(text for text in (row.evidence, row.detail) if text != MISSING and text)
+        if said:
+            console.print(Padding(Text(said, style="dim"), (0, 0, 0, 18 + wide)))
+    console.print()
 
 
 def _wide(rows: list[DisplayRow], title: str) -> Table:
