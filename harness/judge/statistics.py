@@ -22,6 +22,9 @@ CONFIDENCE = 0.95
 #: the order statistic itself is given.
 HARRELL_DAVIS_UP_TO = 0.95
 
+#: And up to so many samples: beyond, its weights span less than 1/300 of the samples and take seconds to compute.
+_HARRELL_DAVIS_MOST = 100_000
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:
@@ -241,7 +244,7 @@ def sectioned_interval(
 
 def quantile_point(data: NDArray[np.float64], p: float) -> float:
     """The estimate alone, of sorted `data`: see `quantile`."""
-    if p <= HARRELL_DAVIS_UP_TO:
+    if p <= HARRELL_DAVIS_UP_TO and data.size <= _HARRELL_DAVIS_MOST:
         return float(mstats.hdquantiles(data, prob=[p])[0])
     return float(data[math.ceil(data.size * p) - 1])
 

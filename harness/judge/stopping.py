@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-#: Of the attempted pairs so many may be rejected before a target stops trying: then it is throttled for good.
-MOST_REJECTED = 0.2
+#: A target stops trying when this many pairs more than needed were taken: the larger of a number and a share of the
+#: needed ones. More than a fifth of its pairs were rejected then, and it counts as throttled (docs/results.md).
+_SPARE_PAIRS, _SPARE_SHARE = 5, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def decide(rule: StoppingRule, log_ratios: Sequence[float], attempted: int, *, t
         outcome = Outcome.REACHED if wide <= rule.goal * (1 + 1e-9) else Outcome.CAP
     elif time_is_over:
         outcome = Outcome.BUDGET
-    elif attempted >= math.ceil(needed / (1 - MOST_REJECTED)):
+    elif attempted >= needed + max(_SPARE_PAIRS, math.ceil(_SPARE_SHARE * needed)):
         outcome = Outcome.DISTURBED
     else:
         outcome = Outcome.OPEN

@@ -11,7 +11,6 @@ same rows, so two boards can be compared row by row.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 
 from harness.judge.accuracy import AGREEMENT_ROWS, accuracy_figures
@@ -19,9 +18,11 @@ from harness.judge.context import TargetContext
 from harness.judge.designs import with_designs
 from harness.judge.evaluate import Evaluation
 from harness.judge.figure import Figure, Network, Source
-from harness.judge.statistics import GeometricMean
+from harness.judge.rejected import clean_pairs
+from harness.judge.stopping import StoppingRule
 from harness.judge.telemetry import NetworkTelemetry, network_telemetry
-from harness.judge.timing import NetworkTiming, check_blocks, network_timing, speedup
+from harness.judge.time_rows import RATIO_ROWS, TIME_ROWS, network_rows, ratio_rows
+from harness.judge.timing import NetworkTiming, check_blocks, network_timing
 from harness.record import BlockRecord, Loading, TargetRecord, TelemetryRecord
 
 __all__ = [
@@ -42,8 +43,7 @@ NO_TELEMETRY_NOTE = "the board's telemetry does not carry it"
 NO_BITSTREAM_NOTE = "no bitstream was loaded"
 
 _BOTH = (Network.FLOAT, Network.QUANTIZED)
-_PERCENTILES = (("latency_p50_ms", 0.50), ("latency_p90_ms", 0.90), ("latency_p99_ms", 0.99))
-_TIME_ROWS = (("fps", "1/s"), *((name, "ms") for name, _ in _PERCENTILES), ("load_ms", "ms"))
+_TIME_ROWS = (*TIME_ROWS, ("load_ms", "ms"))
 _DEVICE_ROWS = (
     ("peak_memory_bytes", "bytes"),
     ("cpu_percent", "percent"),
@@ -59,9 +59,6 @@ _FPGA_ROWS = (
     ("bram_percent", "percent"),
     ("dsp_percent", "percent"),
 )
-
-#: The ratio is settled when half its 95 % interval, on the logarithm, is no wider than this; else inconclusive.
-_SETTLED_HALF_WIDTH = 0.02
 
 #: A board that lowered its clocks still measured something; every other failure leaves no figure to trust.
 _STATUS_WITH_FIGURES = ("done", "throttled")
@@ -98,7 +95,7 @@ def target_figures(
         figures = _empty_accuracy(context, metrics, "not evaluated")
     else:
         figures = accuracy_figures(context, float_eval, quantized_eval)
-    timing = timing_figures(context, record.blocks, record.loadings, record.telemetry, note=throttled)
+    timing = timing_figures(context, record.blocks, record.loadings, record.telemetry, throttled, record.stopping)
     figures += with_designs(context, timing, record.designs) if context.source is Source.EMULATED else timing
     return figures + memory_figures(context, float_learnable_bytes, quantized_learnable_bytes)
 
@@ -109,6 +106,7 @@ def timing_figures(
     loadings: Sequence[Loading],
     telemetry: Sequence[TelemetryRecord] = (),
     note: str = "",
+    stopping: StoppingRule | None = None,
 ) -> list[Figure]:
     """Rows about time and the device: fps, latency, load, memory, CPU, temperature, power, energy and the speed-up.
 
@@ -120,6 +118,7 @@ def timing_figures(
         loadings: how each network became ready.
         telemetry: the board's samples, if any.
         note: added to every row with a value, e.g. that the board throttled.
+        stopping: by which rule the blocks were taken; None in records of older versions.
 
     Raises:
         BadResult: blocks that cannot be.
@@ -128,13 +127,14 @@ def timing_figures(
         return _empty_timing(context, EMULATED_TIME_NOTE, EMULATED_DEVICE_NOTE)
     check_blocks(context.target, blocks)
     figures: list[Figure] = []
+    counted = clean_pairs(blocks) or blocks  # where every pair was rejected the status says so, and nothing is hidden
     for network in _BOTH:
-        timing = network_timing(blocks, network)
-        figures += _network_rows(context, network, timing, note)
+        timing = network_timing(counted, network)
+        figures += network_rows(context, network, timing, loadings, note)
         figures.append(_load_row(context, network, loadings))
-        warm = _telemetry_rows(context, network, network_telemetry(telemetry, blocks, network))
+        warm = _telemetry_rows(context, network, network_telemetry(telemetry, counted, network))
         figures += [*_device_rows(context, network, timing), *warm]
-    figures.append(_speedup_row(context, speedup(blocks), note))
+    figures += ratio_rows(context, blocks, loadings, stopping, note)
     return figures + _fpga_rows(context, NO_BITSTREAM_NOTE)
 
 
@@ -181,37 +181,12 @@ def _empty_timing(context: TargetContext, time_note: str, device_note: str) -> l
     for network in _BOTH:
         figures += empty_figures(context, [network], _TIME_ROWS, time_note)
         figures += empty_figures(context, [network], _DEVICE_ROWS, device_note)
-    figures += empty_figures(context, [Network.RATIO], [("speedup", "x")], time_note)
+    figures += empty_figures(context, [Network.RATIO], RATIO_ROWS, time_note)
     return figures + _fpga_rows(context, NO_BITSTREAM_NOTE if context.source is Source.EMULATED else time_note)
 
 
 def _fpga_rows(context: TargetContext, note: str) -> list[Figure]:
     return empty_figures(context, _BOTH, _FPGA_ROWS, note) if context.environment == "fpga" else []
-
-
-def _network_rows(context: TargetContext, network: Network, timing: NetworkTiming | None, note: str) -> list[Figure]:
-    if timing is None:
-        return empty_figures(context, [network], _TIME_ROWS[:-1], "not timed")
-    rate = timing.samples_per_s
-    figures = [
-        context.figure(
-            network, "fps", rate.value, "1/s", interval=_ends(rate), n=timing.blocks, notes=("n: blocks", note)
-        )
-    ]
-    for metric, p in _PERCENTILES:
-        estimate = timing.percentile(p)
-        counted = f"{estimate.iterations:,} iterations in {timing.blocks} blocks"
-        if estimate.value_ms is None:
-            why = f"{counted} cannot carry p{round(100 * p)}"
-        elif estimate.interval is None:
-            why = f"{counted}; no interval: " + ("one block" if timing.blocks < 2 else "a block is too short for it")
-        else:
-            why = counted
-        ends = (estimate.interval.low, estimate.interval.high) if estimate.interval else None
-        figures.append(
-            context.figure(network, metric, estimate.value_ms, "ms", interval=ends, n=timing.blocks, notes=(why, note))
-        )
-    return figures
 
 
 def _load_row(context: TargetContext, network: Network, loadings: Sequence[Loading]) -> Figure:
@@ -256,26 +231,3 @@ def _telemetry_rows(context: TargetContext, network: Network, seen: NetworkTelem
         context.figure(network, "power_w", seen.power_w, "W", n=blocks, notes=(power,)),
         context.figure(network, "energy_mj", seen.energy_mj, "mJ", n=blocks, notes=(power,)),
     ]
-
-
-def _speedup_row(context: TargetContext, ratio: GeometricMean | None, note: str) -> Figure:
-    if ratio is None:
-        return context.figure(Network.RATIO, "speedup", None, "x", notes=("not timed",))
-    if ratio.interval is None:
-        settled = "one pair of blocks: no interval"
-    else:
-        wide = math.log(ratio.interval.high / ratio.interval.low) / 2 > _SETTLED_HALF_WIDTH
-        settled = "inconclusive: the interval is wider than ±2 %" if wide else ""
-    return context.figure(
-        Network.RATIO,
-        "speedup",
-        ratio.value,
-        "x",
-        interval=_ends(ratio),
-        n=ratio.n,
-        notes=("n: float/int8 pairs of blocks", settled, note),
-    )
-
-
-def _ends(mean: GeometricMean) -> tuple[float, float] | None:
-    return (mean.interval.low, mean.interval.high) if mean.interval else None

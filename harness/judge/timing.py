@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,8 +17,11 @@ from harness.judge.statistics import (
     Interval,
     geometric_mean,
     quantile,
+    quantile_point,
+    quantile_ranks,
     sectioned_interval,
 )
+from harness.judge.statistics_tail import TailBound, tail_bound
 from harness.judge.stopping import Decision, StoppingRule, decide, half_width
 from harness.record import BlockRecord, Loading
 
@@ -53,12 +56,14 @@ class NetworkTiming:
         samples_per_s: geometric mean over blocks of samples / sum of their latencies.
         peak_memory_bytes: highest high-water mark of the network's process.
         cpu_percent: CPU time / elapsed time of all blocks, in percent of one logical processor.
+        batch_size: samples that one iteration takes.
     """
 
     blocks: int
     samples_per_s: GeometricMean
     peak_memory_bytes: int
     cpu_percent: float
+    batch_size: int
     _latencies_ms: tuple[NDArray[np.float64], ...]
 
     def percentile(self, p: float) -> Percentile:
@@ -69,6 +74,10 @@ class NetworkTiming:
             return Percentile(None, None, int(everything.size))
         interval = sectioned_interval(self._latencies_ms, p, estimate.value)
         return Percentile(estimate.value, interval, int(everything.size))
+
+    def bound(self, p: float) -> TailBound:
+        """A latency in ms that the p-quantile does not exceed, with 99 % confidence."""
+        return tail_bound(self._latencies_ms, p)
 
 
 def check_blocks(target: str, blocks: Sequence[BlockRecord]) -> None:
@@ -106,6 +115,7 @@ def network_timing(blocks: Sequence[BlockRecord], network: Network) -> NetworkTi
         samples_per_s=geometric_mean(rates),
         peak_memory_bytes=max(block.peak_memory_bytes for block in own),
         cpu_percent=100 * sum(block.cpu_time_s for block in own) / elapsed_s,
+        batch_size=own[0].batch_size,
         _latencies_ms=tuple(np.asarray(block.latency_ns, dtype=np.float64) / 1e6 for block in own),
     )
 
@@ -123,15 +133,27 @@ def pair_ratios(blocks: Sequence[BlockRecord]) -> list[float]:
     Raises:
         ValueError: a network twice in one pair.
     """
-    medians: dict[Network, dict[int, float]] = {Network.FLOAT: {}, Network.QUANTIZED: {}}
+    return _paired(blocks, lambda latencies: float(np.median(latencies)))
+
+
+def pair_quantile_ratios(blocks: Sequence[BlockRecord], p: float) -> list[float] | None:
+    """Like `pair_ratios`, of the blocks' own p-quantiles; None without a pair, or where a block cannot carry them."""
+    counted = clean_pairs(blocks)
+    if not counted or any(quantile_ranks(len(block.latency_ns), p) is None for block in counted):
+        return None
+    return _paired(counted, lambda latencies: quantile_point(np.sort(latencies), p)) or None
+
+
+def _paired(blocks: Sequence[BlockRecord], of_block: Callable[[NDArray[np.float64]], float]) -> list[float]:
+    values: dict[Network, dict[int, float]] = {Network.FLOAT: {}, Network.QUANTIZED: {}}
     for block in clean_pairs(blocks):
-        of_network = medians[block.network]
+        of_network = values[block.network]
         if block.pair in of_network:
             msg = f"pair {block.pair} has two blocks of {block.network}"
             raise ValueError(msg)
-        of_network[block.pair] = float(np.median(block.latency_ns)) / block.batch_size
-    pairs = sorted(medians[Network.FLOAT].keys() & medians[Network.QUANTIZED].keys())
-    return [medians[Network.FLOAT][pair] / medians[Network.QUANTIZED][pair] for pair in pairs]
+        of_network[block.pair] = of_block(np.asarray(block.latency_ns, dtype=np.float64)) / block.batch_size
+    pairs = sorted(values[Network.FLOAT].keys() & values[Network.QUANTIZED].keys())
+    return [values[Network.FLOAT][pair] / values[Network.QUANTIZED][pair] for pair in pairs]
 
 
 def speedup(blocks: Sequence[BlockRecord], rule: StoppingRule | None = None) -> GeometricMean | None:
