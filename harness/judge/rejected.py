@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.record import BlockRecord
 
@@ -20,3 +21,17 @@ def rejected_pairs(blocks: Sequence[BlockRecord]) -> dict[int, tuple[str, ...]]:
         if block.disturbed:
             reasons.setdefault(block.pair, {}).update(dict.fromkeys(block.disturbed))
     return {pair: tuple(told) for pair, told in reasons.items()}
+
+
+def judged_blocks(blocks: Sequence[BlockRecord]) -> tuple[list[BlockRecord], str]:
+    """The blocks that figures rest on, and what to say of them.
+
+    Those of clean pairs; with fewer than two of these and some rejected, all of them, since a table that is silently
+    empty tells less than one of a throttled board that says so.
+    """
+    rejected = rejected_pairs(blocks)
+    clean = clean_pairs(blocks)
+    if not rejected or len({block.pair for block in clean}) >= 2:
+        return clean, ""
+    why = "from rejected pairs too: fewer than two were clean"
+    return [replace(block, disturbed=()) for block in blocks], why

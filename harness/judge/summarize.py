@@ -11,19 +11,19 @@ same rows, so two boards can be compared row by row.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.judge.accuracy import AGREEMENT_ROWS, accuracy_figures
 from harness.judge.context import TargetContext
 from harness.judge.designs import with_designs
+from harness.judge.device_rows import NETWORK_ROWS, PAIRED_ROWS, network_device_figures, paired_device_figures
 from harness.judge.evaluate import Evaluation
 from harness.judge.figure import Figure, Network, Source
-from harness.judge.rejected import clean_pairs
+from harness.judge.rejected import judged_blocks
 from harness.judge.stopping import StoppingRule
-from harness.judge.telemetry import NetworkTelemetry, network_telemetry
 from harness.judge.time_rows import RATIO_ROWS, TIME_ROWS, network_rows, ratio_rows
 from harness.judge.timing import NetworkTiming, check_blocks, network_timing
-from harness.record import BlockRecord, Loading, TargetRecord, TelemetryRecord
+from harness.record import BlockRecord, IdleWindow, Loading, SteadyClock, TargetRecord, TelemetryRecord
 
 __all__ = [
     "EMULATED_TIME_NOTE",
@@ -39,7 +39,6 @@ __all__ = [
 EMULATED_TIME_NOTE = "an emulated board has no time"
 EMULATED_DEVICE_NOTE = "an emulated board has no such reading; the stand-in's own would mislead"
 DTYPE_NOTE = "counted from the dtypes of weights and biases, not from file size"
-NO_TELEMETRY_NOTE = "the board's telemetry does not carry it"
 NO_BITSTREAM_NOTE = "no bitstream was loaded"
 
 _BOTH = (Network.FLOAT, Network.QUANTIZED)
@@ -47,9 +46,7 @@ _TIME_ROWS = (*TIME_ROWS, ("load_ms", "ms"))
 _DEVICE_ROWS = (
     ("peak_memory_bytes", "bytes"),
     ("cpu_percent", "percent"),
-    ("temperature_c", "°C"),
-    ("power_w", "W"),
-    ("energy_mj", "mJ"),
+    *NETWORK_ROWS,
 )
 _FPGA_ROWS = (
     ("clock_mhz", "MHz"),
@@ -95,7 +92,16 @@ def target_figures(
         figures = _empty_accuracy(context, metrics, "not evaluated")
     else:
         figures = accuracy_figures(context, float_eval, quantized_eval)
-    timing = timing_figures(context, record.blocks, record.loadings, record.telemetry, throttled, record.stopping)
+    timing = timing_figures(
+        context,
+        record.blocks,
+        record.loadings,
+        record.telemetry,
+        throttled,
+        record.stopping,
+        idle=record.idle,
+        steady=record.steady_clocks,
+    )
     figures += with_designs(context, timing, record.designs) if context.source is Source.EMULATED else timing
     return figures + memory_figures(context, float_learnable_bytes, quantized_learnable_bytes)
 
@@ -107,6 +113,9 @@ def timing_figures(
     telemetry: Sequence[TelemetryRecord] = (),
     note: str = "",
     stopping: StoppingRule | None = None,
+    *,
+    idle: Sequence[IdleWindow] = (),
+    steady: Mapping[Network, SteadyClock] | None = None,
 ) -> list[Figure]:
     """Rows about time and the device: fps, latency, load, memory, CPU, temperature, power, energy and the speed-up.
 
@@ -119,6 +128,8 @@ def timing_figures(
         telemetry: the board's samples, if any.
         note: added to every row with a value, e.g. that the board throttled.
         stopping: by which rule the blocks were taken; None in records of older versions.
+        idle: when the board was left alone.
+        steady: the clocks that its blocks were held against.
 
     Raises:
         BadResult: blocks that cannot be.
@@ -127,14 +138,16 @@ def timing_figures(
         return _empty_timing(context, EMULATED_TIME_NOTE, EMULATED_DEVICE_NOTE)
     check_blocks(context.target, blocks)
     figures: list[Figure] = []
-    counted = clean_pairs(blocks) or blocks  # where every pair was rejected the status says so, and nothing is hidden
+    counted, rejected = judged_blocks(blocks)
+    note = "; ".join(part for part in (note, rejected) if part)
     for network in _BOTH:
         timing = network_timing(counted, network)
         figures += network_rows(context, network, timing, loadings, note)
         figures.append(_load_row(context, network, loadings))
-        warm = _telemetry_rows(context, network, network_telemetry(telemetry, counted, network))
-        figures += [*_device_rows(context, network, timing), *warm]
-    figures += ratio_rows(context, blocks, loadings, stopping, note)
+        figures += _device_rows(context, network, timing)
+        figures += network_device_figures(context, network, counted, telemetry, idle, note)
+    figures += ratio_rows(context, counted if rejected else blocks, loadings, stopping, note)
+    figures += paired_device_figures(context, blocks, counted, telemetry, idle, steady, note)
     return figures + _fpga_rows(context, NO_BITSTREAM_NOTE)
 
 
@@ -182,6 +195,7 @@ def _empty_timing(context: TargetContext, time_note: str, device_note: str) -> l
         figures += empty_figures(context, [network], _TIME_ROWS, time_note)
         figures += empty_figures(context, [network], _DEVICE_ROWS, device_note)
     figures += empty_figures(context, [Network.RATIO], RATIO_ROWS, time_note)
+    figures += empty_figures(context, [Network.RATIO], PAIRED_ROWS, device_note)
     return figures + _fpga_rows(context, NO_BITSTREAM_NOTE if context.source is Source.EMULATED else time_note)
 
 
@@ -219,15 +233,4 @@ def _device_rows(context: TargetContext, network: Network, timing: NetworkTiming
             n=timing.blocks,
             notes=("100 = one logical processor",),
         ),
-    ]
-
-
-def _telemetry_rows(context: TargetContext, network: Network, seen: NetworkTelemetry) -> list[Figure]:
-    zone = f"hottest zone: {seen.temperature_zone}" if seen.temperature_c is not None else NO_TELEMETRY_NOTE
-    power = f"gross, rail {seen.rail}" if seen.power_w is not None else NO_TELEMETRY_NOTE
-    blocks = seen.blocks_with_power or None
-    return [
-        context.figure(network, "temperature_c", seen.temperature_c, "°C", notes=(zone,)),
-        context.figure(network, "power_w", seen.power_w, "W", n=blocks, notes=(power,)),
-        context.figure(network, "energy_mj", seen.energy_mj, "mJ", n=blocks, notes=(power,)),
     ]

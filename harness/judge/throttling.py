@@ -91,7 +91,7 @@ def pair_reasons(
     ordered = sorted((p for p in points if math.isfinite(p.unix_s)), key=lambda p: p.unix_s)
     found: dict[str, str] = {}
     for reason in (*_told(halves, ordered), *_slow_clocks(halves, ordered, steady)):
-        found.setdefault(_DIGITS.sub("#", reason), reason)  # a temperature that moves is one reason, not ten
+        found.setdefault(kind_of(reason), reason)
     return tuple(found.values())
 
 
@@ -121,8 +121,13 @@ def most_frequent(rejected: Mapping[int, tuple[str, ...]]) -> str:
     kinds: dict[str, list[str]] = {}
     for reasons in rejected.values():
         for reason in reasons:
-            kinds.setdefault(_DIGITS.sub("#", reason), []).append(reason)
+            kinds.setdefault(kind_of(reason), []).append(reason)
     return max(kinds.values(), key=len)[0] if kinds else ""
+
+
+def kind_of(reason: str) -> str:
+    """A reason without its figures: a temperature that moves is one kind of reason, not ten."""
+    return _DIGITS.sub("#", reason)
 
 
 def cool_down_s(in_a_row: int, waited_s: float) -> float:

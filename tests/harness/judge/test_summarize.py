@@ -42,6 +42,8 @@ CONTRACT_ROWS = {
     "temperature_c",
     "power_w",
     "energy_mj",
+    "energy_net_mj",
+    "observer_cost_percent",
 }
 
 
