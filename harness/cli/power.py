@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Annotated
 
 import typer
 
 from harness.cli.options import Json, Lab
-from harness.errors import ExitCode, UserError
+from harness.errors import ExitCode, Refused, UserError
 
 
 def power(
     name: Annotated[str, typer.Argument(help="A target with `power:` in the lab file.")],
     action: Annotated[str, typer.Argument(help="on, off, cycle or status.")],
     lab: Lab = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also while a run uses the board, which it will lose.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Switch a board's power; `cycle` is off, a wait, on. `status` exits 4 when the switch cannot tell."""
+    from harness.runs.board import board_key
+    from harness.runs.locks import board_now
     from harness.targets.lab import find_lab, load_lab
     from harness.targets.power.control import open_power
     from harness.targets.power.values import Action, PowerState
@@ -25,7 +31,8 @@ def power(
 
     if action not in list(Action):
         raise UserError(f"unknown action '{action}'{one_of(action, list(Action))}")
-    (target,) = load_lab(find_lab(lab, None)).select([name])
+    found_lab = load_lab(find_lab(lab, None))
+    (target,) = found_lab.select([name])
     control = open_power(target)
     if action == Action.STATUS:
         found = control.status()
@@ -34,7 +41,17 @@ def power(
         else:
             typer.echo(f"{name}: {found.state}{f' ({found.detail})' if found.detail else ''}")
         return ExitCode.INCONCLUSIVE if found.state is PowerState.UNKNOWN else ExitCode.GOOD
-    said = {Action.ON: control.on, Action.OFF: control.off, Action.CYCLE: control.cycle}[Action(action)]()
+    taking = Action(action) is not Action.ON and not force  # giving power back takes nothing from anybody
+    purpose = f"`quantrig targets power {name} {action}`"
+    key = board_key(target, found_lab.path)
+    with contextlib.ExitStack() as stack:
+        if taking:
+            try:
+                stack.enter_context(board_now(name, key, purpose))
+            except Refused as error:
+                remedy = "wait for its end, or take the power all the same with --force"
+                raise Refused(name, f"{error.message}; {remedy}") from None
+        said = {Action.ON: control.on, Action.OFF: control.off, Action.CYCLE: control.cycle}[Action(action)]()
     if as_json:
         typer.echo(json.dumps({"target": name, "action": action, "said": said}))
     else:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from harness.errors import UserError
+from harness.errors import Refused, UserError
 from harness.runs.interrupt import Interrupted
 
 #: How often a waiting process looks again, s: a hundredth of the shortest block profile's section.
@@ -80,7 +81,59 @@ def machine_alone(machine_id: str, stop: threading.Event, waiting: Callable[[], 
 
 
 @contextmanager
-def board_alone(board_key: str, stop: threading.Event, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold one board for one run; a second run (or pytest worker) waits."""
-    with _held(_lock_path("board", board_key), fcntl.LOCK_EX, stop, waiting):
+def board_alone(
+    board_key: str,
+    stop: threading.Event,
+    waiting: Callable[[], None] | None = None,
+    *,
+    purpose: str = "another run",
+) -> Iterator[None]:
+    """Hold one board for one run; a second run (or pytest worker) waits.
+
+    Args:
+        board_key: from `board.board_key`.
+        stop: ends the wait with `Interrupted`.
+        waiting: called once when somebody else holds the board.
+        purpose: told to who does not want to wait, e.g. "run 20261121-180000-ab12".
+    """
+    path = _lock_path("board", board_key)
+    with _held(path, fcntl.LOCK_EX, stop, waiting):
+        _note(path, purpose)
         yield
+
+
+@contextmanager
+def board_now(target: str, board_key: str, purpose: str) -> Iterator[None]:
+    """Hold one board, or be told at once who holds it.
+
+    Args:
+        target: name in targets.yaml.
+        board_key: from `board.board_key`.
+        purpose: told to who comes second.
+
+    Raises:
+        Refused: somebody else holds it; the message says who.
+    """
+    path = _lock_path("board", board_key)
+    at_once = threading.Event()
+    at_once.set()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_held(path, fcntl.LOCK_EX, at_once, None))
+        except Interrupted:
+            raise Refused(target, f"in use by {_holder(path)}") from None
+        _note(path, purpose)
+        yield
+
+
+def _note(path: Path, purpose: str) -> None:
+    """Who holds a lock, for `_holder`; whoever comes later overwrites it."""
+    path.write_text(json.dumps({"pid": os.getpid(), "purpose": purpose}), encoding="utf-8")
+
+
+def _holder(path: Path) -> str:
+    try:
+        note = json.loads(path.read_text(encoding="utf-8"))
+        return f"{note['purpose']} (pid {note['pid']})"
+    except (OSError, ValueError, KeyError, TypeError):  # between its lock and its note
+        return "another quantrig process"

@@ -82,6 +82,7 @@ class TargetTask:
                 board_key(self.target, self.plan.lab.path),
                 self.stop,
                 lambda: self._say("waiting: another run uses this board"),
+                purpose=f"run {self.plan.run_id}",
             ):
                 must_be_free(self.target)
                 self._progress("connect", 0, None)

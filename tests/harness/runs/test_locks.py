@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.errors import Refused
 from harness.runs.interrupt import Interrupted
-from harness.runs.locks import board_alone, machine_alone, machine_shared
+from harness.runs.locks import board_alone, board_now, machine_alone, machine_shared
 
 HOLDER = """
 import sys, threading
@@ -139,3 +140,31 @@ def test_one_board_serves_one_run(name: str) -> None:
         pass
     assert told == [True]
     end(holder)
+
+
+NAMED = """
+import sys, threading
+from harness.runs.locks import board_alone
+with board_alone(sys.argv[1], threading.Event(), purpose="run r-7"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_who_does_not_wait_is_told_who_has_the_board() -> None:
+    key = f"board {uuid.uuid4()}"
+    with board_now("pi", key, "a first look"):
+        pass
+    holder = subprocess.Popen(
+        [sys.executable, "-c", NAMED, key], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with (
+        pytest.raises(Refused, match=rf"^pi: in use by run r-7 \(pid {holder.pid}\)$"),
+        board_now("pi", key, "a second"),
+    ):
+        pass
+    end(holder)
+    with board_now("pi", key, "a third"):
+        pass

@@ -287,3 +287,46 @@ def test_the_command(tmp_path: Path, program: MakeProgram) -> None:
     assert (code, json.loads(said)) == (0, {"target": "pi", "state": "off", "detail": "outlet is off"})
     code, _, wrong = quantrig("of")
     assert (code, wrong) == (2, "error: unknown action 'of'; did you mean 'off'?\n")
+
+
+HOLDER = """
+import sys, threading
+from pathlib import Path
+from harness.runs.board import board_key
+from harness.runs.locks import board_alone
+from harness.targets.lab import load_lab
+lab = load_lab(Path(sys.argv[1]))
+with board_alone(board_key(lab.targets["pi"], lab.path), threading.Event(), purpose="run 20261121-180000-ab12"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_power_of_a_board_in_use_is_taken_by_force_only(program: MakeProgram, tmp_path: Path) -> None:
+    program("pdu", RECORD)
+    lab = tmp_path / "targets.yaml"
+    lab.write_text("targets: {pi: {board: generic, via: local, power: {on: pdu on, off: pdu off, status: echo on}}}")
+
+    def power(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "harness", "targets", "power", "pi", *words, "--lab", str(lab)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(lab)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        refused = power("off")
+        assert refused.returncode == 3
+        assert refused.stderr.strip().splitlines() == [
+            f"error: pi: in use by run 20261121-180000-ab12 (pid {holder.pid}); wait for its end, or take the power "
+            "all the same with --force"
+        ]
+        assert power("status").returncode == 0
+        assert power("on").returncode == 0
+        assert power("off", "--force").returncode == 0
+    finally:
+        holder.communicate()
+    assert power("off").returncode == 0
+    assert [words for _, *words in calls(tmp_path)] == [["on"], ["off"], ["off"]]
