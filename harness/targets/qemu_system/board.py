@@ -22,10 +22,9 @@ from harness.targets.qemu_system.golden import (
     prepare,
     set_clock,
 )
+from harness.targets.qemu_system.hardware import CONSOLE_LOG, DISK, NETWORK
 from harness.targets.qemu_system.image import home
 from harness.targets.qemu_system.machine import (
-    CONSOLE_LOG,
-    DISK,
     Running,
     make_sockets_folder,
     remove_folders,
@@ -58,7 +57,7 @@ class Fault:
 
     def link(self, *, up: bool) -> None:
         """Pull its network cable, or plug it in."""
-        self._machine.monitor.ask("set_link", {"name": "nic", "up": up})
+        self._machine.monitor.ask("set_link", {"name": NETWORK, "up": up})
 
     def reset(self) -> None:
         """As by its reset button: nothing is written first."""

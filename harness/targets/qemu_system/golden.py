@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,14 +14,12 @@ from pathlib import Path
 from harness.errors import BoardError, TimedOut, UserError
 from harness.targets.console.events import EventKind
 from harness.targets.console.patterns import recognize_all
+from harness.targets.qemu_system.hardware import CONSOLE_LOG, DISK, Boot, arguments
 from harness.targets.qemu_system.image import Image, alone, current_image, home, make_image
 from harness.targets.qemu_system.initrd import make_initrd
 from harness.targets.qemu_system.keys import Keys, make_keys
 from harness.targets.qemu_system.machine import (
-    CONSOLE_LOG,
-    DISK,
     Running,
-    arguments,
     make_sockets_folder,
     remove_folders,
     running,
@@ -29,6 +28,7 @@ from harness.targets.qemu_system.machine import (
 from harness.targets.qemu_system.reach import BOOT_TIMEOUT_S, target_of
 from harness.targets.qemu_system.recipe import Machine, Recipe
 from harness.targets.qemu_system.tools import Tools, find_tools
+from harness.targets.qemu_system.zcu102 import device_tree
 
 Progress = Callable[[str, float, float | None], None]
 
@@ -52,13 +52,13 @@ class Prepared:
     recipe: Recipe
     image: Image
     keys: Keys
-    initrd: Path
+    boot: Boot
     golden: Path | None
 
     def command(self, name: str, folder: Path, sockets: Path, *, snapshot: bool) -> list[str]:
         """Of the emulator."""
         return arguments(
-            self.tools, self.machine, self.recipe, name=name, kernel=self.image.kernel, initrd=self.initrd,
+            self.tools, self.machine, self.recipe, self.boot, name=name,
             folder=folder, sockets=sockets, snapshot=SNAPSHOT if snapshot else None,
         )  # fmt: skip
 
@@ -96,20 +96,21 @@ def prepare(
         image, _ = make_image(target, machine, tools, progress=progress)
     with alone(target):
         keys = make_keys(home() / "keys")
-        initrd = make_initrd(image, machine, recipe, keys)
-        bare = Prepared(tools, machine, recipe, image, keys, initrd, None)
+        boot = Boot(image.kernel, make_initrd(image, machine, recipe, keys), _device_tree(image, machine, recipe))
+        bare = Prepared(tools, machine, recipe, image, keys, boot, None)
         golden = _golden(target, bare, progress) if snapshot else None
-    return Prepared(tools, machine, recipe, image, keys, initrd, golden)
+    return Prepared(tools, machine, recipe, image, keys, boot, golden)
 
 
 def new_disk(prepared: Prepared, path: Path) -> None:
-    """An empty layer over the image's root disk.
+    """An empty layer over the image's root disk, of a power of two: an SD card has no other size in QEMU.
 
     Raises:
         BoardError: the disk is full.
     """
     base = str(prepared.image.root)
-    options = ["create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", str(path)]
+    size = 1 << (prepared.image.root.stat().st_size - 1).bit_length()
+    options = ["create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", str(path), str(size)]
     done = subprocess.run([prepared.tools.disk, *options], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BoardError(path.stem, f"qemu-img could not make its disk: {done.stderr.strip()}")
@@ -158,9 +159,21 @@ def await_agent(machine: Running, timeout_s: float = BOOT_TIMEOUT_S) -> None:
     tell(machine, "await-agent", answer="serving", timeout_s=timeout_s)
 
 
+def _device_tree(image: Image, machine: Machine, recipe: Recipe) -> Path | None:
+    """The file beside the image, where the machine does not make its own; made when it is not there."""
+    if machine.name != "xlnx-zcu102":
+        return None
+    path = image.folder / f"zcu102-{recipe.processors}.dtb"
+    if not path.is_file():
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(device_tree(recipe.processors, seed=os.urandom(64)))
+        partial.replace(path)
+    return path
+
+
 def _golden(target: str, bare: Prepared, progress: Progress) -> Path:
     folder = bare.image.folder
-    name = json.dumps([bare.recipe.identity, bare.initrd.name, bare.tools.version, bare.tools.emulator, 1])
+    name = json.dumps([bare.recipe.identity, bare.boot.initrd.name, bare.tools.version, bare.tools.emulator, 2])
     path = folder / f"golden-{hashlib.sha256(name.encode()).hexdigest()[:16]}.qcow2"
     if path.is_file():
         path.touch()  # the newest are kept

@@ -9,15 +9,21 @@ _ADDRESS, _GATEWAY = "10.0.2.15/24", "10.0.2.2"
 #: What the initial RAM disk brings, where the running board finds it.
 RUN = "/run/quantrig"
 
-#: First program of the kernel: drivers, the root disk, what this board is, then the real init.
-INIT = f"""\
+
+def init(disk: str) -> str:
+    """First program of the kernel: drivers, the root disk, what this board is, then the real init.
+
+    Args:
+        disk: the kernel's name of the root disk.
+    """
+    return f"""\
 #!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
 /bin/busybox mount -t devtmpfs dev /dev
 while read -r module; do /bin/busybox insmod /modules/$module; done < /modules/order
-for number in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/vda ] && break; /bin/busybox sleep 0.2; done
-/bin/busybox mount -t ext4 -o rw,noatime /dev/vda /root || {{
+for number in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do [ -b /dev/{disk} ] && break; /bin/busybox sleep 0.2; done
+/bin/busybox mount -t ext4 -o rw,noatime /dev/{disk} /root || {{
   echo "no root disk"; exec /bin/busybox sh
 }}
 /bin/busybox mount -t tmpfs -o mode=755 run /root/run
@@ -27,6 +33,7 @@ for number in 1 2 3 4 5 6 7 8 9 10; do [ -b /dev/vda ] && break; /bin/busybox sl
 /bin/busybox mount --move /sys /root/sys
 exec /bin/busybox switch_root /root /sbin/init
 """
+
 
 #: Once, before anything else.
 START = f"""\
@@ -49,12 +56,18 @@ busybox ip route add default via {_GATEWAY}
 
 _PATH = "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/busybox"
 
-#: What the host may ask beside the console, which stays free for whoever watches it. Words only, no commands.
-CONTROL = """\
+
+def control(port: str) -> str:
+    """What the host may ask beside the console, which stays free for whoever watches it. Words only, no commands.
+
+    Args:
+        port: the kernel's name of it.
+    """
+    return f"""\
 #!/bin/sh
 export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/busybox
-stty raw -echo -F /dev/hvc0
-exec < /dev/hvc0 > /dev/hvc0
+stty raw -echo -F /dev/{port}
+exec < /dev/{port} > /dev/{port}
 while read -r word when name; do
   case "$word" in
     set) date -u -s "@$when" > /dev/null; hostname "$name"; echo "set $when" ;;

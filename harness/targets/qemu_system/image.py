@@ -144,7 +144,7 @@ def current_image(machine: Machine) -> Image | None:
         manifest = Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
     except (OSError, ValidationError):
         return None
-    wanted = (FORMAT, _files_digest(), agent_requirements())
+    wanted = (FORMAT, _files_digest(machine), agent_requirements())
     fits = (manifest.format, manifest.files, list(manifest.requirements)) == wanted
     return Image(folder, manifest) if fits else None
 
@@ -225,7 +225,7 @@ def _make(target: str, machine: Machine, tools: Tools, apt_sources: Path | None,
             PackageTaken(name=machine.kernel, version=version, sha256=_sha256(kernel)),
         ),
         wheels=tuple(WheelTaken(file=w.name, sha256=_sha256(w)) for w in wheels),
-        files=_files_digest(),
+        files=_files_digest(machine),
         built_s=round(time.monotonic() - began, 1),
     )
     (partial / _MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n")
@@ -347,9 +347,10 @@ def _compile(tree: Path, python: str) -> None:
     subprocess.run([sys.executable, "-m", "compileall", *options, *folders], capture_output=True, check=False)
 
 
-def _files_digest() -> str:
-    """Of what we put into the root disk ourselves."""
-    return hashlib.sha256(json.dumps([ETC, BUSYBOX, PACKAGES, ROOT_SIZE_MB, _NOT_NEEDED]).encode()).hexdigest()[:16]
+def _files_digest(machine: Machine) -> str:
+    """Of what we put into the root disk ourselves, and of the drivers that were taken."""
+    chosen = [ETC, BUSYBOX, PACKAGES, ROOT_SIZE_MB, _NOT_NEEDED, machine.kernel, machine.modules]
+    return hashlib.sha256(json.dumps(chosen).encode()).hexdigest()[:16]
 
 
 def _sha256(path: Path) -> str:

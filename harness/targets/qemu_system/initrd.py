@@ -22,11 +22,11 @@ from harness.targets.qemu_system.recipe import Machine, Recipe
 def make_initrd(image: Image, machine: Machine, recipe: Recipe, keys: Keys) -> Path:
     """The file, named by its content beside the image; made when it is not there."""
     entries: dict[str, Entry] = {
-        "init": program(guest.INIT.encode()),
+        "init": program(guest.init(machine.disk).encode()),
         "bin/busybox": program(_busybox(image)),
         "quantrig/start": program(guest.START.encode()),
         "quantrig/sshd": program(guest.SSHD.encode()),
-        "quantrig/control": program(guest.CONTROL.encode()),
+        "quantrig/control": program(guest.control(machine.control).encode()),
         "quantrig/sshd_config": Entry(guest.SSHD_CONFIG.encode()),
         "quantrig/inittab": Entry(guest.inittab(machine.console, agent=recipe.agent).encode()),
         **{name: folder() for name in ("proc", "sys", "dev", "root")},

@@ -16,19 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import BoardError, TimedOut, Unreachable
-from harness.targets.qemu.processors import processor_of
 from harness.targets.qemu_system import warden
 from harness.targets.qemu_system.guest import AGENT_PORT, SSH_PORT
 from harness.targets.qemu_system.monitor import Monitor
-from harness.targets.qemu_system.recipe import Machine, Recipe
-from harness.targets.qemu_system.tools import Tools
 
 #: From the start of the process to its monitor's first answer; restoring a snapshot is within it.
 START_TIMEOUT_S = 60.0
 #: From the end of our hold on it to the end of the process.
 END_TIMEOUT_S = 15.0
-#: Names of files in a machine's folder.
-DISK, CONSOLE_LOG, WORDS = "disk.qcow2", "console.log", "qemu.log"
+#: QEMU's own words, in a machine's folder.
+WORDS = "qemu.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,55 +70,13 @@ class Running:
         return self.sockets / "control"
 
 
-def arguments(
-    tools: Tools,
-    machine: Machine,
-    recipe: Recipe,
-    *,
-    name: str,
-    kernel: Path,
-    initrd: Path,
-    folder: Path,
-    sockets: Path,
-    snapshot: str | None,
-) -> list[str]:
-    """The emulator's command line. A snapshot fits the very same line only."""
-
-    def unix(word: str) -> str:
-        return f"path={str(sockets / word).replace(',', ',,')},server=on,wait=off"
-
-    def file(path: Path) -> str:
-        return str(path).replace(",", ",,")
-
-    forwards = ",".join(f"hostfwd=tcp:127.0.0.1:0-:{port}" for port in (AGENT_PORT, SSH_PORT))
-    return [
-        tools.emulator, "-nodefaults", "-no-user-config", "-name", name,
-        "-machine", machine.name, "-cpu", processor_of(name, recipe.board).name,
-        "-smp", str(recipe.processors), "-m", str(recipe.memory_mb), "-accel", "tcg,thread=multi", "-display", "none",
-        "-kernel", str(kernel), "-initrd", str(initrd), "-append", f"console={machine.console} panic=0",
-        "-drive", f"file={file(folder / DISK)},if=none,id=disk,format=qcow2",
-        "-device", "virtio-blk-pci,drive=disk",
-        # The board reaches nothing but this machine's answers; this machine reaches it on loopback only.
-        "-netdev", f"user,id=net,restrict=on,{forwards}",
-        "-device", "virtio-net-pci,netdev=net,romfile=,id=nic",
-        "-device", "virtio-rng-pci",
-        "-device", "virtio-serial-pci",
-        "-chardev", f"socket,id=control,{unix('control')}", "-device", "virtconsole,chardev=control",
-        "-chardev", f"socket,id=console,host=127.0.0.1,port=0,server=on,wait=off,logfile={file(folder / CONSOLE_LOG)}",
-        "-serial", "chardev:console",
-        "-chardev", f"socket,id=monitor,{unix('monitor')}", "-mon", "chardev=monitor,mode=control",
-        "-chardev", f"socket,id=power,{unix('power')}", "-mon", "chardev=power,mode=control",
-        *(["-loadvm", snapshot] if snapshot is not None else []),
-    ]  # fmt: skip
-
-
 @contextmanager
 def running(name: str, command: Sequence[str], folder: Path, sockets: Path) -> Iterator[Running]:
     """The machine, for as long as the block runs; it ends with this process however that ends.
 
     Args:
         name: of the board.
-        command: from `arguments`.
+        command: from `hardware.arguments`.
         folder: of its disk; removed at the end.
         sockets: removed at the end.
 

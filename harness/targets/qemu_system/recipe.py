@@ -22,23 +22,44 @@ class Machine:
         name: for `-machine`.
         kernel: Debian's package of it.
         console: the kernel's name of its serial port.
+        control: the same of the port for words that `guest.CONTROL` understands.
+        disk: the same of its root disk.
         modules: drivers that the kernel package has as modules; what they need follows.
+        most_processors: that it can have.
+        processor: QEMU's name of the only one it has; None: the board's kind decides.
     """
 
     name: str
     kernel: str
     console: str
+    control: str
+    disk: str
     modules: tuple[str, ...]
+    most_processors: int = 8
+    processor: str | None = None
 
 
-#: Debian's cloud kernel has few drivers beyond those of virtual machines: 21 MB instead of 60.
 MACHINES = {
+    # Debian's cloud kernel has few drivers beyond those of virtual machines: 21 MB instead of 60.
     "virt": Machine(
         "virt",
         "linux-image-cloud-arm64",
-        "ttyAMA0",
-        ("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4"),
-    )
+        console="ttyAMA0",
+        control="hvc0",
+        disk="vda",
+        modules=("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "ext4"),
+    ),
+    "xlnx-zcu102": Machine(
+        "xlnx-zcu102",
+        "linux-image-arm64",
+        console="ttyPS0",
+        control="ttyPS1",
+        disk="mmcblk0",
+        # ext4 asks for crc32c by what it does, which no dependency of modules says
+        modules=("sdhci_of_arasan", "marvell", "macb", "crc32c_generic", "ext4"),
+        most_processors=4,
+        processor="cortex-a53",
+    ),
 }
 
 
@@ -77,11 +98,17 @@ class Recipe:
         machine = MACHINES.get(self.machine)
         if machine is None:
             raise UserError(f"{target}: no QEMU machine '{self.machine}' here{one_of(self.machine, MACHINES)}")
-        processor_of(target, self.board)
+        processor = processor_of(target, self.board).name
+        if machine.processor is not None and processor != machine.processor:
+            raise UserError(
+                f"{target}: a {self.board} has a {processor}, and {machine.name} is made of {machine.processor}; "
+                "write `board: zcu102`, or `via: {qemu: virt}`"
+            )
         if not 256 <= self.memory_mb <= MAX_MEMORY_MB:
             raise UserError(
                 f"{target}: an emulated board has 256 to {MAX_MEMORY_MB} MiB of memory, not {self.memory_mb}"
             )
-        if not 1 <= self.processors <= 8:
-            raise UserError(f"{target}: an emulated board has 1 to 8 processors, not {self.processors}")
+        if not 1 <= self.processors <= machine.most_processors:
+            most = machine.most_processors
+            raise UserError(f"{target}: an emulated board has 1 to {most} processors, not {self.processors}")
         return machine

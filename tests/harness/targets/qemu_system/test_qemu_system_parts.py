@@ -17,12 +17,14 @@ from harness.targets.lab import parse_lab
 from harness.targets.qemu_system import warden
 from harness.targets.qemu_system.board import copy_sparse
 from harness.targets.qemu_system.cpio import Entry, archive, folder, link, program
+from harness.targets.qemu_system.devicetree import Node, flatten
 from harness.targets.qemu_system.guest import AGENT_PORT, inittab
+from harness.targets.qemu_system.hardware import Boot, arguments
 from harness.targets.qemu_system.keys import make_keys
-from harness.targets.qemu_system.machine import arguments
 from harness.targets.qemu_system.modules import needed_modules
 from harness.targets.qemu_system.recipe import MACHINES, Recipe
 from harness.targets.qemu_system.tools import Tools, find_tools
+from harness.targets.qemu_system.zcu102 import device_tree
 
 
 @pytest.mark.skipif(shutil.which("cpio") is None, reason="cpio is not installed")
@@ -103,10 +105,11 @@ def test_keys_stay_the_same(tmp_path: Path) -> None:
     assert make_keys(tmp_path / "keys").fingerprint == make_keys(tmp_path / "keys").fingerprint
 
 
-def test_everything_listens_on_loopback_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("machine", MACHINES)
+def test_everything_listens_on_loopback_only(tmp_path: Path, machine: str) -> None:
     tools = Tools("qemu-system-aarch64", "qemu-img", "mke2fs", "7.2")
     words = arguments(
-        tools, MACHINES["virt"], Recipe(), name="b", kernel=tmp_path, initrd=tmp_path,
+        tools, MACHINES[machine], Recipe(machine), Boot(tmp_path, tmp_path), name="b",
         folder=tmp_path, sockets=tmp_path, snapshot=None,
     )  # fmt: skip
     (network,) = [word for word in words if word.startswith("user,")]
@@ -122,9 +125,29 @@ def test_a_bare_board_has_no_agent() -> None:
     assert "/agent" not in inittab("ttyAMA0", agent=False)
 
 
+@pytest.mark.skipif(shutil.which("dtc") is None, reason="the device tree compiler is not installed")
+def test_the_device_tree_is_what_its_compiler_reads() -> None:
+    tree = Node({"compatible": ["a,b", "c"], "cells": [1, 0xF08], "there": True}, {"cpu@0": Node({"name2": "é"})})
+    read = subprocess.run(
+        ["dtc", "-q", "-I", "dtb", "-O", "dts"], input=flatten(tree), capture_output=True, check=True
+    ).stdout.decode()
+    assert r'compatible = "a,b\0c";' in read
+    assert "cells = <0x01 0xf08>;" in read
+    assert "there;" in read
+    assert "cpu@0 {" in read
+    board = subprocess.run(
+        ["dtc", "-I", "dtb", "-O", "dts"], input=device_tree(3, seed=b"12345678"), capture_output=True, check=True
+    )
+    assert b"Error" not in board.stderr
+    assert board.stdout.count(b'compatible = "arm,cortex-a53"') == 3
+    assert b"rng-seed = <0x31323334 0x35363738>" in board.stdout
+
+
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [
+        (Recipe(machine="xlnx-zcu102"), "a raspberry-pi-4 has a cortex-a72, and xlnx-zcu102 is made of cortex-a53"),
+        (Recipe(machine="xlnx-zcu102", board="zcu102", processors=5), "1 to 4 processors, not 5"),
         (Recipe(machine="vrit"), "no QEMU machine 'vrit' here"),
         (Recipe(board="abacus"), "abacus"),
         (Recipe(memory_mb=4096), "256 to 1024 MiB of memory, not 4096"),
@@ -140,7 +163,14 @@ def test_what_cannot_be_emulated_is_refused_in_one_line(recipe: Recipe, words: s
 
 
 def test_recipes_differ_where_boards_would() -> None:
-    every = [Recipe(), Recipe(memory_mb=512), Recipe(agent=False), Recipe(board="raspberry-pi-5"), Recipe(processors=1)]
+    every = [
+        Recipe(),
+        Recipe("xlnx-zcu102"),
+        Recipe(memory_mb=512),
+        Recipe(agent=False),
+        Recipe(board="raspberry-pi-5"),
+        Recipe(processors=1),
+    ]
     assert len({one.identity for one in every}) == len(every)
     assert Recipe().identity == Recipe().identity
 
