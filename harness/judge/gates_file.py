@@ -20,7 +20,7 @@ from harness.errors import UserError
 from harness.judge.figure import Network, Source
 from harness.judge.gates_units import ALIASES, KNOWN, metric_name, network_of, parse_value, percentile_of, unit_of
 from harness.judge.gates_values import Gate, Override, Rule, Scope
-from harness.yamlfile import Document, FileModel, one_of
+from harness.yamlfile import Document, FileModel, one_of, validate
 
 Where = tuple[str | int, ...]
 Value = int | float | str
@@ -267,3 +267,24 @@ def must_hold_somewhere(gates: Sequence[Gate], held: set[str], where: str) -> No
             raise UserError(
                 f"{where}: gate '{gate.name}' holds on none of the chosen targets; change `only` or targets"
             )
+
+
+class _Section(FileModel):
+    gates: dict[str, GateFile]
+
+
+def read_gates(plain: object, metrics: Sequence[str], label: str) -> tuple[Gate, ...]:
+    """Gates from the plain data of a `gates:` section, such as `gates_as_json` writes.
+
+    Args:
+        plain: a mapping; None means none.
+        metrics: the job's.
+        label: names the place in errors.
+
+    Raises:
+        UserError: it is no such section.
+    """
+    if plain is None:
+        return ()
+    document = Document(label, {"gates": plain})
+    return gates_of(document, ("gates",), validate(document, _Section).gates, metrics)
