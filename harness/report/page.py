@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from markupsafe import Markup
 from harness._version import __version__
 from harness.judge.caveats import how_made
 from harness.judge.figure import Figure, Network, Source
-from harness.record import DesignRecord, Loading, Programming, RunRecord, Shipment, TargetRecord
+from harness.record import DesignRecord, Loading, Programming, RecoveryStep, RunRecord, Shipment, TargetRecord
 from harness.report import text
 from harness.report.charts import Chart, accuracy_chart, latency_chart
 from harness.report.table import (
@@ -56,6 +57,7 @@ class TargetView:
     loadings: tuple[tuple[str, ...], ...]
     shipments: tuple[tuple[str, ...], ...]
     programming: tuple[tuple[str, ...], ...]
+    mended: tuple[tuple[str, ...], ...]  # what was done when the board was lost
     compiled: tuple[DesignRecord, ...]  # those with a compile log
     chart: Chart | None
     facts: tuple[tuple[str, str], ...]
@@ -131,6 +133,7 @@ def _target_view(record: RunRecord, target: TargetRecord, number: int) -> Target
         loadings=tuple(_loading_cells(item) for item in target.loadings),
         shipments=tuple(_shipment_cells(item) for item in target.shipments),
         programming=tuple(_programming_cells(item) for item in target.programming),
+        mended=tuple(_recovery_cells(step) for step in target.recovery),
         compiled=tuple(design for design in target.designs if design.compile_log),
         chart=latency_chart(target, number) if plotted else None,
         facts=(*flatten(target.description or {}), *_settings(target)),
@@ -232,6 +235,12 @@ def _programming_cells(item: Programming) -> tuple[str, ...]:
         item.boot_id or text.MISSING,
         item.device,
     )
+
+
+def _recovery_cells(step: RecoveryStep) -> tuple[str, ...]:
+    began = dt.datetime.fromtimestamp(step.began_unix_s, dt.UTC).strftime("%H:%M:%S")
+    seconds = f"{step.seconds:.1f} s" if step.outcome != "skipped" else text.MISSING
+    return step.name, began, seconds, step.outcome, step.detail
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from importlib.resources import files
 import pytest
 
 from harness.judge.figure import Source
-from harness.record import RunRecord
+from harness.record import RecoveryStep, RunRecord
 from harness.report.charts import accuracy_chart, latency_chart
 from harness.report.page import flatten, report_html
 
@@ -172,6 +172,21 @@ def test_programming_says_what_was_skipped(html: str) -> None:
     assert "Floating-Point zcu102_single already loaded, skipped programmed" in text
     assert "boot-7" in text
     assert f"Lowered for zcu102-emulated, sha256 {'10' * 32}" in text
+
+
+def test_what_had_to_be_mended_is_told_step_by_step(run_record: RunRecord) -> None:
+    steps = (
+        RecoveryStep("restart agent", 1_800_000_000.0, 0.0, "skipped", "its kernel has stopped: kernel <panic>"),
+        RecoveryStep("power cycle", 1_800_000_000.0, 6.25, "done", "relay off and on"),
+    )
+    lost = dataclasses.replace(run_record.targets[0], recovery=steps)
+    page = Page(report_html(dataclasses.replace(run_record, targets=(lost,))))
+    assert "What had to be mended" in page.text()
+    # date -u -d @1800000000 +%T: 08:00:00
+    text = " ".join(page.text().split())
+    assert "restart agent 08:00:00 \N{EN DASH} skipped its kernel has stopped: kernel <panic>" in text
+    assert "power cycle 08:00:00 6.2 s done relay off and on" in text
+    assert "What had to be mended" not in report_html(run_record)
 
 
 def test_a_run_without_any_result_still_has_a_page(run_record: RunRecord) -> None:
