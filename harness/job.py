@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from harness.data import DataSpec, Preprocess, PreprocessFile, import_function, is_function_spec, locate_source
+from harness.data.label_map import LabelMap
 from harness.data.network_files import network_digest
 from harness.data.opening import DEFAULT_CALIBRATION
 from harness.errors import UserError
@@ -120,7 +121,9 @@ class Job:
                 "calibration": self.data.calibration,
                 "seed": self.data.seed,
                 "label_offset": self.data.label_offset,
-            },
+            }
+            | ({} if self.data.labels is None else {"labels": self.data.labels})
+            | ({} if self.data.label_map is None else {"label_map": self.data.label_map.as_json()}),
             "preprocess": self.preprocess.as_json(),
             "metrics": list(self.metrics),
         }
@@ -156,6 +159,15 @@ class _DataFile(FileModel):
     calibration: int | float = DEFAULT_CALIBRATION
     seed: int = Field(default=0, ge=0)
     label_offset: int = 0
+    labels: str | None = Field(default=None, min_length=1)
+    label_map: dict[str | int, str | int] | None = None
+
+    @field_validator("label_map")
+    @classmethod
+    def _mapping(cls, value: dict[str | int, str | int] | None) -> dict[str | int, str | int] | None:
+        if value is not None:
+            LabelMap.of(value)  # its own words say what is wrong
+        return value
 
     @field_validator("calibration", mode="before")
     @classmethod
@@ -300,6 +312,8 @@ def _job(document: Document, path: Path) -> Job:
             calibration=file.data.calibration,
             seed=file.data.seed,
             label_offset=file.data.label_offset,
+            labels=file.data.labels,
+            label_map=None if file.data.label_map is None else LabelMap.of(file.data.label_map),
         ),
         preprocess=file.preprocess.value() if file.preprocess is not None else Preprocess(),
         postprocess=file.postprocess,

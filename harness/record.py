@@ -228,6 +228,25 @@ class Programming:
 
 
 @dataclass(frozen=True, slots=True)
+class SamplesRecord:
+    """What each sample contributed to the metrics of one network, kept in a file (harness.judge.samples).
+
+    Args:
+        network: which of the two.
+        path: relative to the run's folder, `samples/<target>.<network>.npz`.
+        digest: sha256 of the file.
+        metrics: names of the job's metrics, in its order.
+        without_rows: those of them that are one number over the whole set and cannot be recomputed from the file.
+    """
+
+    network: Network
+    path: str
+    digest: str
+    metrics: tuple[str, ...] = ()
+    without_rows: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RecoveryStep:
     """One rung of the ladder that brings a lost board back.
 
@@ -287,6 +306,7 @@ class TargetRecord:
         stopping: by which rule its timing ends; None in records of older versions and where nothing is timed.
         tags: of the entry in targets.yaml; gates may hold on some only.
         settings: of the board while it was timed; empty where the target asks for none.
+        samples: the files that its metrics can be recomputed from.
     """
 
     name: str
@@ -312,6 +332,7 @@ class TargetRecord:
     stopping: StoppingRule | None = None
     tags: tuple[str, ...] = ()
     settings: tuple[SettingRecord, ...] = ()
+    samples: tuple[SamplesRecord, ...] = ()
 
     def failed(self, status: str, error: str) -> TargetRecord:
         """The same target, ended by an error."""

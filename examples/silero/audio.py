@@ -36,3 +36,8 @@ def same_decision(outputs: Mapping[str, NDArray[np.generic]], labels: NDArray[np
     """1 for each frame that the network decides at one half as the float network did, else 0."""
     speech = np.asarray(outputs["output"], np.float64).reshape(len(labels)) >= 0.5
     return np.asarray(speech == (labels == 1), np.float64)
+
+
+def speech(outputs: Mapping[str, NDArray[np.generic]], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """1 for each frame in which the network hears speech, else 0: its mean is the share of speech."""
+    return np.asarray(np.asarray(outputs["output"], np.float64).reshape(len(labels)) >= 0.5, np.float64)

@@ -6,6 +6,7 @@ from harness.data.inputs import InputSpec, data_inputs, network_inputs, network_
 from harness.data.opening import DataSpec, locate_source, open_data, stream_batches
 from harness.data.preprocess import Preprocess, PreprocessFile
 from harness.data.split import Split, check_labels, split
+from harness.data.truth import Truth, label_kind, labels_at
 
 __all__ = [
     "Batch",
@@ -15,12 +16,15 @@ __all__ = [
     "Preprocess",
     "PreprocessFile",
     "Split",
+    "Truth",
     "batches",
     "call_function",
     "check_labels",
     "data_inputs",
     "import_function",
     "is_function_spec",
+    "label_kind",
+    "labels_at",
     "locate_source",
     "network_inputs",
     "network_outputs",

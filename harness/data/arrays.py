@@ -16,6 +16,7 @@ from harness.data.images import ImagePipeline, check_dtype
 from harness.data.inputs import InputSpec, shape_text
 from harness.data.preprocess import Preprocess
 from harness.data.tensors import as_dtype, require_finite
+from harness.data.truth import Truth, truth_of
 from harness.errors import UserError
 from harness.yamlfile import suggest
 
@@ -164,7 +165,7 @@ class ArrayDataSet:
 
     Args:
         arrays: by input name, first axis = samples; any numeric dtype, converted when read.
-        labels: integers [N], or None.
+        labels: integers [N]; masks, boxes or targets as `truth.truth_of` takes them; or None.
         fitter: to the network's inputs.
         name: how messages name the data.
         label_offset: added to every label.
@@ -181,7 +182,8 @@ class ArrayDataSet:
         self.name = name
         self.label_source = f"labels of {name}"
         self.ids = tuple(str(index) for index in range(count))
-        plain = as_labels(labels, count, fitter.source)
+        self.truth: Truth | None = truth_of(labels, count, fitter.source)
+        plain = None if self.truth is not None else as_labels(labels, count, fitter.source)
         self.labels = None if plain is None else plain + label_offset
         self.read([0])  # wrong shapes and dtypes show now, not in the middle of a run
 
@@ -206,6 +208,8 @@ class ArrayDataSet:
                 whole.update(np.ascontiguousarray(x[start : start + 256]).data)
             if not x.ndim:
                 whole.update(x.tobytes())
+        if self.truth is not None:
+            whole.update(self.truth.digest().encode())
         return whole.hexdigest()
 
     def digest(self) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from harness.data.truth import Truth
 
 Array = npt.NDArray[np.generic]
 Labels = npt.NDArray[np.int64]
@@ -60,7 +63,11 @@ class DataSet(Protocol):
 
     @property
     def labels(self) -> Labels | None:
-        """int64 [N] with label_offset added, or None."""
+        """Class numbers, int64 [N] with label_offset added; None where the labels are of another kind or missing."""
+
+    @property
+    def truth(self) -> Truth | None:
+        """Masks, boxes or targets, where the labels are such."""
 
     def __len__(self) -> int:
         """How many samples there are."""

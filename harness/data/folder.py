@@ -14,6 +14,9 @@ import numpy as np
 
 from harness.data.batch import Batch, Labels
 from harness.data.images import SUFFIXES, ImagePipeline
+from harness.data.label_files import open_label_files
+from harness.data.label_map import LabelMap
+from harness.data.truth import Truth
 from harness.errors import UserError
 from harness.yamlfile import suggest
 
@@ -44,10 +47,27 @@ class FolderDataSet:
         folder: with the images; its name is the data set's.
         pipeline: from file to tensor.
         label_offset: added to every label.
+        label_files: masks or boxes in files of their own (`label_files.open_label_files`), in place of classes; only
+            images that have labels are samples.
+        label_map: of those files.
     """
 
-    def __init__(self, folder: Path, pipeline: ImagePipeline, label_offset: int = 0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        pipeline: ImagePipeline,
+        label_offset: int = 0,
+        label_files: Path | None = None,
+        label_map: LabelMap | None = None,
+    ) -> None:
         listing = list_folder(folder)
+        self.truth: Truth | None = None
+        if label_files is not None:
+            if pipeline.preprocess.crop is not None:
+                raise UserError("preprocess.crop: masks and boxes would no longer fit; use resize: [height, width]")
+            kept, self.truth = open_label_files(label_files, listing.paths, label_map)
+            ids, paths = (tuple(column[index] for index in kept) for column in (listing.ids, listing.paths))
+            listing = Listing(ids, paths, None, str(label_files))  # type: ignore[arg-type]
         self.name = folder.resolve().name
         self.label_source = listing.label_source
         self.ids = listing.ids
@@ -77,6 +97,8 @@ class FolderDataSet:
                     whole.update(hashlib.file_digest(file, "sha256").digest())
             except OSError as error:
                 raise UserError(f"{path}: cannot be read ({error.strerror}); restore or remove it") from None
+        if self.truth is not None:
+            whole.update(self.truth.digest().encode())
         return whole.hexdigest()
 
     def digest(self) -> str:

@@ -13,6 +13,7 @@ from harness.data.folder import FolderDataSet
 from harness.data.functions import call_function, is_function_spec
 from harness.data.images import ImagePipeline
 from harness.data.inputs import InputSpec
+from harness.data.label_map import LabelMap
 from harness.data.preprocess import Preprocess
 from harness.data.stream import is_whole, pieces, spool, take_apart
 from harness.errors import UserError
@@ -30,12 +31,17 @@ class DataSpec:
         calibration: samples that calibrate, as a count or (float) a fraction; the rest validate.
         seed: of the split.
         label_offset: added to every label (1 where the network has a background class 0).
+        labels: of a folder: masks or boxes in files of their own, a folder or .json relative to the source, else to
+            the job file; None: classes by labels.csv or folder.
+        label_map: of those, from what is stored to classes.
     """
 
     source: str
     calibration: int | float = DEFAULT_CALIBRATION
     seed: int = 0
     label_offset: int = 0
+    labels: str | None = None
+    label_map: LabelMap | None = None
 
 
 def open_data(spec: DataSpec, preprocess: Preprocess, inputs: Sequence[InputSpec], base: Path) -> DataSet:
@@ -51,6 +57,7 @@ def open_data(spec: DataSpec, preprocess: Preprocess, inputs: Sequence[InputSpec
         UserError: the data cannot be found or read, or does not fit the inputs; one line with the remedy.
     """
     path = locate_source(spec.source, base)
+    _check_label_fields(spec, path)
     if path is None:
         result = call_function(spec.source, base)
         fitter = ArrayFitter(inputs, preprocess, spec.source)
@@ -65,9 +72,25 @@ def open_data(spec: DataSpec, preprocess: Preprocess, inputs: Sequence[InputSpec
                 f"{path}: a folder of images feeds one input, the network has {len(inputs)} ({names}); "
                 "use .npz or module:function"
             )
-        return FolderDataSet(path, ImagePipeline(preprocess, inputs[0]), spec.label_offset)
+        files = None if spec.labels is None else _locate_labels(spec.labels, path, base)
+        return FolderDataSet(path, ImagePipeline(preprocess, inputs[0]), spec.label_offset, files, spec.label_map)
     arrays, labels = load_npz(path)
     return ArrayDataSet(arrays, labels, ArrayFitter(inputs, preprocess, str(path)), path.name, spec.label_offset)
+
+
+def _check_label_fields(spec: DataSpec, path: Path | None) -> None:
+    """Refuse fields that would be ignored."""
+    if spec.labels is not None and (path is None or not path.is_dir()):
+        raise UserError("data.labels: only a folder of images has label files; return the labels with the arrays")
+    if spec.label_map is not None and spec.labels is None:
+        raise UserError("data.label_map: of masks and boxes only (data.labels); shift classes with data.label_offset")
+    if spec.labels is not None and spec.label_offset:
+        raise UserError("data.label_offset: of classes only; masks and boxes take data.label_map")
+
+
+def _locate_labels(labels: str, folder: Path, base: Path) -> Path:
+    beside = (folder / Path(labels).expanduser()).resolve()
+    return beside if beside.exists() else (base / Path(labels).expanduser()).resolve()
 
 
 def locate_source(source: str, base: Path) -> Path | None:

@@ -48,7 +48,7 @@ def accuracy_figures(
         figures += _metric_rows(context, first, second, len(float_eval.ids))
     if agree is None and float_eval.scores is not None and quantized_eval.scores is not None:
         agree = agreement(float_eval.scores, quantized_eval.scores)
-    classified = any(result.name.startswith("accuracy_top") for result in float_eval.results)
+    classified = any(result.name.startswith(("accuracy_top", "mean_accuracy")) for result in float_eval.results)
     return figures + _agreement_rows(context, agree, classified=classified)
 
 

@@ -63,6 +63,7 @@ def evaluate(
     target: str,
     network: Network,
     scores_output: str | None = None,
+    keep_scores: bool = True,
 ) -> Evaluation:
     """Score a stream of outputs.
 
@@ -74,6 +75,7 @@ def evaluate(
         target: named in an error.
         network: named in an error.
         scores_output: the output to compare between the networks, where there are several.
+        keep_scores: hold that output in memory; False where the networks are compared chunk by chunk.
 
     Raises:
         BadResult: an output that is NaN or infinite (names the sample), or that lacks samples.
@@ -92,23 +94,27 @@ def evaluate(
             msg = f"{metrics[0].name} needs a label for every sample; {chunk_ids[0]!r} and others have none"
             raise UserError(msg)
         ids.extend(chunk_ids)
+        made: dict[Callable[[Outputs, Labels], Rows], Rows] = {}  # metrics that share a function share its rows
         for metric in metrics:
             if metric.rows is not None and labels is not None:
-                running[metric.name].append(_rows(metric.rows, chunk_ids, outputs, labels))
-        for name in outputs if whole else _scores_names(outputs, scores_output):
+                if metric.rows not in made:
+                    made[metric.rows] = _rows(metric.rows, chunk_ids, outputs, labels)
+                running[metric.name].append(made[metric.rows])
+        for name in outputs if whole else _scores_names(outputs, scores_output) if keep_scores else ():
             kept.setdefault(name, []).append(np.asarray(outputs[name]))
         if whole and labels is not None:
             labels_kept.append(labels)
     if not ids:
         msg = f"{target}: no sample was evaluated: is the validation split empty?"
         raise UserError(msg)
-    joined = {name: np.concatenate(parts) for name, parts in kept.items()}
+    # outputs of another shape chunk by chunk matter only to a function that wants all of them
+    joined = {name: _stacked(name, parts) for name, parts in kept.items() if whole or _same_shape(parts)}
     all_labels = _joined(labels_kept)
     results = tuple(
         _of_rows(m, join_rows(running[m.name])) if m.rows is not None else _result(m, m.compute(joined, all_labels))
         for m in metrics
     )
-    scores_names = _scores_names(joined, scores_output)
+    scores_names = _scores_names(joined, scores_output) if keep_scores else []
     return Evaluation(network, tuple(ids), results, joined[scores_names[0]] if scores_names else None)
 
 
@@ -119,6 +125,19 @@ def _rows(function: Callable[[Outputs, Labels], Rows], ids: Sequence[str], outpu
         where = f"sample {ids[0]!r}" if len(ids) == 1 else f"samples {ids[0]!r} to {ids[-1]!r}"
         msg = f"{where}: {error}"
         raise UserError(msg) from error
+
+
+def _same_shape(parts: Sequence[NDArray[Any]]) -> bool:
+    return len({part.shape[1:] for part in parts}) == 1
+
+
+def _stacked(name: str, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    try:
+        return np.concatenate(parts)
+    except ValueError:
+        shapes = ", ".join(str(list(shape)) for shape in dict.fromkeys(part.shape[1:] for part in parts))
+        msg = f"output {name!r}: samples of different shapes ({shapes}); a function over the whole set needs one: "
+        raise UserError(f"{msg}let postprocess pad them, or use a metric that is computed chunk by chunk") from None
 
 
 def _joined(parts: Sequence[Labels]) -> Labels:

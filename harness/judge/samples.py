@@ -10,7 +10,7 @@ import hashlib
 import io
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,9 @@ class KeptSamples:
     rows: Mapping[str, Rows]
 
 
-def write_samples(folder: Path, target: str, evaluation: Evaluation, labels: Sequence[int] | None) -> tuple[str, str]:
+def write_samples(
+    folder: Path, target: str, evaluation: Evaluation, labels: NDArray[np.int64] | None
+) -> tuple[str, str]:
     """Write the file of one network on one target.
 
     Args:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.judge.accuracy import AGREEMENT_ROWS, accuracy_figures
+from harness.judge.agreement import Agreement
 from harness.judge.context import TargetContext
 from harness.judge.designs import with_designs
 from harness.judge.device_rows import NETWORK_ROWS, PAIRED_ROWS, network_device_figures, paired_device_figures
@@ -69,6 +70,7 @@ def target_figures(
     metrics: Sequence[tuple[str, str]] = (("accuracy_top1", "fraction"),),
     float_learnable_bytes: int | None = None,
     quantized_learnable_bytes: int | None = None,
+    agree: Agreement | None = None,
 ) -> list[Figure]:
     """All rows of one target.
 
@@ -79,6 +81,7 @@ def target_figures(
         metrics: (name, unit) of the job's metrics, for the empty rows of a target without evaluations.
         float_learnable_bytes: learnable memory of the float network.
         quantized_learnable_bytes: of the quantized one, counted from dtypes.
+        agree: how closely the two follow each other, where it was accumulated chunk by chunk.
 
     Raises:
         BadResult: blocks that cannot be (see `timing.check_blocks`).
@@ -91,7 +94,7 @@ def target_figures(
     if float_eval is None or quantized_eval is None:
         figures = _empty_accuracy(context, metrics, "not evaluated")
     else:
-        figures = accuracy_figures(context, float_eval, quantized_eval)
+        figures = accuracy_figures(context, float_eval, quantized_eval, agree)
     timing = timing_figures(
         context,
         record.blocks,

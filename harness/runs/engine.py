@@ -18,6 +18,7 @@ from harness.judge.figure import Network, Source
 from harness.judge.gates_units import LSB
 from harness.judge.verdict import exit_code
 from harness.record import QuantizedRecord, RunRecord, TargetRecord
+from harness.runs.advice import sample_notes
 from harness.runs.interrupt import Interrupted, stop_on_signals
 from harness.runs.networks import NetworkFile, digest_of, network_file, quantize_for
 from harness.runs.observer import Observer, Silent
@@ -360,11 +361,13 @@ def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[Targe
 
 
 def _run_notes(plan: Plan) -> tuple[str, ...]:
+    few = sample_notes(plan.job.gates, len(plan.samples))
     if plan.split_name == "all" and plan.job.quantized is None:
         return (
             "--split all: accuracy includes the calibration samples; use it to compare with published figures only",
+            *few,
         )
-    return ()
+    return few
 
 
 def _now() -> str:

@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from harness.runs.advice import sample_notes
 from harness.runs.plan import Plan
 from harness.runs.samples import feeds
 
@@ -106,6 +107,7 @@ def plan_as_json(plan: Plan, estimate: Estimate) -> dict[str, object]:
         ],
         "total_s": [round(least, 1), round(most, 1)],
         "out": str(plan.out),
+        "notes": list(sample_notes(plan.job.gates, len(plan.samples))),
     }
 
 
@@ -136,4 +138,5 @@ def plan_table(plan: Plan, estimate: Estimate) -> Group:
         f"about {least:.0f} to {most:.0f} s in all, from one batch at {estimate.batch_ms:.2f} ms on this host; "
         f"would publish in {plan.out}\nnothing was sent or run on a board"
     )
-    return Group(head, table, tail)
+    notes = [Text(note) for note in sample_notes(plan.job.gates, len(plan.samples))]
+    return Group(head, table, *notes, tail)

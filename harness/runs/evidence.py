@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from harness.data import labels_at
 from harness.data.functions import import_function, plugin_error
 from harness.errors import BadResult, UserError
+from harness.judge.agreement import Agreement, AgreementCounter
 from harness.judge.evaluate import Chunk, Evaluation, evaluate
 from harness.judge.figure import Figure, Network
 from harness.judge.metrics import Metric, resolve_metrics
+from harness.judge.samples import write_samples
 from harness.judge.summarize import target_figures
 from harness.quantize import learnable_memory_bytes
-from harness.record import TargetRecord
+from harness.record import SamplesRecord, TargetRecord
 from harness.runs.outputs import OutputStore
 from harness.runs.plan import Plan
 from harness.runs.samples import Array, SampleReader
 from harness.store import Store
 
 _ARMS = (Network.FLOAT, Network.QUANTIZED)
+_Decode = Callable[[dict[str, Array]], dict[str, Array]]
 
 
 def figures_of(
@@ -29,7 +34,8 @@ def figures_of(
     """All figures of a run.
 
     Returns:
-        (figures, records): a record whose evidence cannot be (a NaN, an impossible latency) comes back as failed.
+        (figures, records): a record whose evidence cannot be (a NaN, an impossible latency) comes back as failed;
+        the others with the digests of what their metrics were computed from.
 
     Raises:
         UserError: a metric or the labels cannot be used.
@@ -45,19 +51,22 @@ def figures_of(
         outputs = OutputStore(store, plan.run_id, record.name, plan.out)
         try:
             both = _evaluations(record, plan, reader, outputs, metrics, decode)
+            classified = any(metric.takes == "classes" for metric in metrics)
+            agree = _agreement(reader, outputs, decode if classified else _as_they_are) if all(both) else None
             rows = target_figures(
                 record,
                 *both,
                 metrics=names,
                 float_learnable_bytes=float_bytes,
                 quantized_learnable_bytes=record.quantized.learnable_bytes if record.quantized else None,
+                agree=agree,
             )
         except BadResult as error:
             failed = record.failed(error.status, error.message)
             rows = target_figures(failed, None, None, metrics=names)
             judged.append(failed)
         else:
-            judged.append(record)
+            judged.append(replace(record, samples=_keep(plan, record.name, [one for one in both if one is not None])))
         figures += rows
     return tuple(figures), tuple(judged)
 
@@ -68,12 +77,18 @@ def _evaluations(
     reader: SampleReader,
     outputs: OutputStore,
     metrics: Sequence[Metric],
-    decode: Callable[[dict[str, Array]], dict[str, Array]],
+    decode: _Decode,
 ) -> tuple[Evaluation | None, Evaluation | None]:
     if record.status not in {"done", "throttled"}:
         return None, None
     first, second = (
-        evaluate(_chunks(plan, reader, outputs, network, decode), metrics, target=record.name, network=network)
+        evaluate(
+            _chunks(plan, reader, outputs, network, decode),
+            metrics,
+            target=record.name,
+            network=network,
+            keep_scores=False,
+        )
         for network in _ARMS
     )
     return first, second
@@ -84,19 +99,50 @@ def _chunks(
     reader: SampleReader,
     outputs: OutputStore,
     network: Network,
-    decode: Callable[[dict[str, Array]], dict[str, Array]],
+    decode: _Decode,
 ) -> Iterator[Chunk]:
-    labels = plan.data.labels
     for chunk, arrays in zip(reader.chunks, outputs.read(network, list(reader.chunks)), strict=True):
         indices = reader.indices_of(chunk)
         ids = [plan.data.ids[index] for index in indices]
-        yield ids, decode(arrays), None if labels is None else np.asarray(labels)[list(indices)]
+        yield ids, decode(arrays), labels_at(plan.data, indices)
 
 
-def _postprocess(plan: Plan) -> Callable[[dict[str, Array]], dict[str, Array]]:
+def _agreement(reader: SampleReader, outputs: OutputStore, decode: _Decode) -> Agreement | None:
+    """How closely the networks follow each other; None where they have several outputs.
+
+    Class scores are compared as the metric takes them. Boxes after suppression or class maps have no distance: there
+    the networks' own outputs are compared.
+    """
+    counter = AgreementCounter()
+    chunks = list(reader.chunks)
+    for pair in zip(*(outputs.read(network, chunks) for network in _ARMS), strict=True):
+        first, second = (decode(arrays) for arrays in pair)
+        if len(first) != 1:
+            return None
+        (name,) = first
+        counter.update(first[name], second[name])
+    return counter.result()
+
+
+def _as_they_are(arrays: dict[str, Array]) -> dict[str, Array]:
+    return arrays
+
+
+def _keep(plan: Plan, target: str, evaluations: Sequence[Evaluation]) -> tuple[SamplesRecord, ...]:
+    """Write what each sample contributed to the metrics, network by network."""
+    labels = None if plan.data.labels is None else plan.data.labels[list(plan.samples)]
+    kept = []
+    for one in evaluations:
+        path, digest = write_samples(plan.out, target, one, labels)
+        without = tuple(result.name for result in one.results if result.rows is None)
+        kept.append(SamplesRecord(one.network, path, digest, tuple(r.name for r in one.results), without))
+    return tuple(kept)
+
+
+def _postprocess(plan: Plan) -> _Decode:
     spec = plan.job.postprocess
     if spec is None:
-        return lambda outputs: outputs
+        return _as_they_are
     function = import_function(spec, plan.job.path.parent)
 
     def decode(outputs: dict[str, Array]) -> dict[str, Array]:

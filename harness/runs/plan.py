@@ -18,6 +18,7 @@ from harness.data import (
     Split,
     check_labels,
     data_inputs,
+    label_kind,
     network_inputs,
     network_outputs,
     open_data,
@@ -26,7 +27,7 @@ from harness.data import (
 from harness.data.functions import import_function
 from harness.errors import UserError
 from harness.job import Job
-from harness.judge.metrics import resolve_metrics
+from harness.judge.metrics import Metric, resolve_metrics
 from harness.quantize.sequence import with_states, zero_state
 from harness.runs.budget import LEAST_S
 from harness.runs.designs import check_designs
@@ -131,8 +132,7 @@ def make_plan(
     if len(data) == 0:
         message = f"{job.path}: data.source holds no samples"
         raise UserError(message)
-    _check_functions(job)
-    _check_labels(job, data)
+    _check_labels(job, data, _check_functions(job))
     return Plan(
         identity,
         job,
@@ -149,26 +149,34 @@ def make_plan(
     )
 
 
-def _check_functions(job: Job) -> None:
-    """Names that mean nothing, found before a board is bothered rather than after all of it ran."""
+def _check_functions(job: Job) -> tuple[Metric, ...]:
+    """The job's metrics. Names that mean nothing, found before a board is bothered rather than after all of it ran."""
     try:
-        resolve_metrics(job.metrics, lambda spec: import_function(spec, job.base))
+        metrics = resolve_metrics(job.metrics, lambda spec: import_function(spec, job.base))
         if job.postprocess is not None:
             import_function(job.postprocess, job.base)
     except UserError as error:
         raise UserError(f"{job.path}: {error}") from error
+    return metrics
 
 
-def _check_labels(job: Job, data: DataSet) -> None:
+def _check_labels(job: Job, data: DataSet, metrics: Sequence[Metric]) -> None:
     """Labels that cannot be, found before a board is bothered rather than after all of it ran."""
     if not job.metrics:
         return
-    if data.labels is None:
+    kind = label_kind(data)
+    if not kind:
         raise UserError(
             f"{job.path}: metrics {', '.join(job.metrics)} need labels and {data.name} has none; "
-            "add them (labels.csv, or `labels` in the .npz) or set `metrics: []`"
+            "add them (labels.csv, `data.labels`, or `labels` in the .npz) or set `metrics: []`"
         )
-    if job.postprocess is None and all(name.startswith("accuracy_top") for name in job.metrics):
+    for metric in metrics:
+        if metric.takes and metric.takes != kind:
+            raise UserError(
+                f"{job.path}: metrics: {metric.name} takes labels that are {metric.takes}, those of {data.name} are "
+                f"{kind} ({data.label_source}); see docs/metrics.md, or use module:function"
+            )
+    if data.labels is not None and job.postprocess is None and all(n.startswith("accuracy_top") for n in job.metrics):
         outputs = network_outputs(job.model)
         shape = outputs[0][1] if len(outputs) == 1 else None
         if shape is not None and len(shape) == 2 and shape[1] is not None:

@@ -15,13 +15,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data import Batch, DataSpec, Preprocess, check_labels, import_function, locate_source, network_outputs
+from harness.data import (
+    Batch,
+    DataSpec,
+    Preprocess,
+    check_labels,
+    import_function,
+    label_kind,
+    labels_at,
+    locate_source,
+    network_outputs,
+)
 from harness.errors import BadResult, BoardError, Crashed, Refused, Throttled, TimedOut, Unreachable, UserError
 from harness.job import Job, slug
 from harness.judge.agreement import agreement
 from harness.judge.comparison import Comparison
 from harness.judge.figure import Network
-from harness.judge.metrics import Outputs, own_metric, resolve_metrics
+from harness.judge.metrics import Labels, Outputs, own_metric, resolve_metrics
 from harness.quantize.validation import MetricFunction, ValidationResult
 from harness.runs.engine import start
 from harness.runs.interrupt import Interrupted
@@ -33,7 +43,7 @@ from harness.store import open_store
 from harness.targets.lab import Lab, Target
 
 #: (outputs by name, labels) → figure.
-_Score = Callable[[Outputs, NDArray[Any]], float]
+_Score = Callable[[Outputs, Labels], float]
 
 _ARMS = (Network.FLOAT, Network.QUANTIZED)
 #: Columns of `ValidationResult.Statistics` and the published metric each one shows; the second group is an FPGA's.
@@ -89,7 +99,7 @@ def scored_by(metric: str | MetricFunction, outputs: Sequence[str]) -> ScoredBy:
         function, name, spec = metric, getattr(metric, "__name__", "metric"), None
         compute = own_metric(name, lambda found, labels: function(found[outputs[0]], labels)).compute
 
-    def score(found: Outputs, labels: NDArray[Any]) -> float:
+    def score(found: Outputs, labels: Labels) -> float:
         return float(np.mean(compute(found, labels)))
 
     return ScoredBy(name, spec, score)
@@ -180,14 +190,15 @@ def _named(data: str | Path | DataSpec) -> DataSpec:
     """The data with an absolute path and a split of no consequence: every sample validates, none calibrates."""
     spec = data if isinstance(data, DataSpec) else DataSpec(str(data))
     path = locate_source(spec.source, Path.cwd())
-    return DataSpec(spec.source if path is None else str(path), label_offset=spec.label_offset)
+    source = spec.source if path is None else str(path)
+    return DataSpec(source, label_offset=spec.label_offset, labels=spec.labels, label_map=spec.label_map)
 
 
 def _with_labels(plan: Plan, given: list[ScoredBy] | None, outputs: Sequence[str]) -> list[ScoredBy]:
     labels = plan.data.labels
     if given is None:
         given = [] if labels is None else [scored_by("accuracy_top1", outputs)]
-    if given and labels is None:
+    if given and not label_kind(plan.data):
         msg = "metrics need one label per sample; give (inputs, labels) pairs"
         raise UserError(msg)
     shape = network_outputs(plan.job.model)[0][1]
@@ -216,10 +227,9 @@ def _result(
     scored: str,
 ) -> ValidationResult:
     rows = []
-    labels = plan.data.labels
+    truth = labels_at(plan.data, plan.samples) if scores else None
     for one in scores:
-        if labels is not None:
-            truth = labels[list(plan.samples)]
+        if truth is not None:
             rows += [(one.name, arm.value, one.score(o, truth)) for arm, o in zip(_ARMS, (first, second), strict=True)]
     close = agreement(first[scored], second[scored])
     sqnr_db = close.sqnr_db
