@@ -242,8 +242,12 @@ class BlockWatch:
         self._keep_new()
         return tuple(replace(block, disturbed=reasons, watched=watched) for block in halves)
 
-    def rest(self, halves: Sequence[BlockRecord]) -> None:
+    def rest(self, halves: Sequence[BlockRecord], deadline: float | None = None) -> None:
         """After a rejected pair: let the board cool down, longer each time, up to two minutes in all.
+
+        Args:
+            halves: the pair, judged.
+            deadline: on `time.monotonic`: a budget's end, which no rest goes beyond.
 
         Raises:
             Interrupted: the run is to end.
@@ -254,6 +258,8 @@ class BlockWatch:
             return
         self._rejected_in_a_row += 1
         pause_s = cool_down_s(self._rejected_in_a_row, self._rested_s)
+        if deadline is not None:
+            pause_s = min(pause_s, max(deadline - time.monotonic(), 0.0))
         resting = f"; resting {pause_s:.0f} s" if pause_s >= 1 else ""
         self._say(f"pair {halves[0].pair} rejected: {'; '.join(reasons)}{resting}")
         self._rested_s += pause_s

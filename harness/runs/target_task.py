@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.data.batch import padded
 from harness.errors import BadResult, BoardError, Refused, Throttled
+from harness.judge.clocks import describe_clock
 from harness.judge.figure import Network, Source
 from harness.judge.throttling import throttled
 from harness.record import (
@@ -270,7 +271,9 @@ class TargetTask:
             self._idle(watch, "before")
             blocks = self._timed(client, ids, inputs, finished, watch)
             self._idle(watch, "after")
-        self._save(blocks=tuple(blocks))
+        told = (describe_clock(blocks), f"rested {watch.rested_s:.3g} s to cool down" if watch.rested_s else "")
+        notes = dict.fromkeys((*self.record.notes, *(note for note in told if note)))
+        self._save(blocks=tuple(blocks), notes=tuple(notes))
 
     def _timed(
         self,

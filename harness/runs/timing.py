@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness.errors import BadResult
 from harness.judge.clocks import clock_too_coarse
 from harness.judge.figure import Network
-from harness.judge.stopping import Outcome, StoppingRule, decide, pairs_needed
+from harness.judge.stopping import Outcome, StoppingRule, decide, rounds, rounds_needed
 from harness.record import BlockRecord
 from harness.runs.block_watch import BlockWatch
 from harness.runs.interrupt import Interrupted
@@ -78,20 +78,20 @@ class Timing:
         blocks = list(finished)
         pair = 1 + max((block.pair for block in blocks), default=-1)
         attempted = len({block.pair for block in blocks})
-        logs = [math.log(ratio) for ratio in pair_ratios(blocks)]
+        logs = {number: math.log(ratio) for number, ratio in pair_ratios(blocks).items()}
         last_s = 0.0
         while True:
-            # two pairs are taken whatever the budget: with fewer there is no interval and nothing to say
-            over = self.deadline is not None and attempted >= 2 and time.monotonic() + last_s > self.deadline
-            if decide(rule, logs, attempted, time_is_over=over).outcome is not Outcome.OPEN:
+            # two rounds are taken whatever the budget: with fewer there is no interval and nothing to say
+            over = self.deadline is not None and attempted >= 4 and time.monotonic() + last_s > self.deadline
+            if decide(rule, rounds(logs), attempted, time_is_over=over).outcome is not Outcome.OPEN:
                 return blocks
             began = time.monotonic()
             halves = self._pair(pair)
             blocks += halves
-            logs += [math.log(ratio) for ratio in pair_ratios(halves)]
+            logs |= {number: math.log(ratio) for number, ratio in pair_ratios(halves).items()}
             pair += 1
             attempted += 1
-            self.progress(attempted, max(attempted, pairs_needed(rule, logs)))
+            self.progress(attempted, max(attempted, 2 * rounds_needed(rule, rounds(logs))))
             between_pairs()
             last_s = time.monotonic() - began
 
@@ -109,7 +109,7 @@ class Timing:
         for block in halves:
             self.keep(block)
         if self.watch is not None:
-            self.watch.rest(halves)
+            self.watch.rest(halves, self.deadline)
         return halves
 
     def _block(self, network: Network, pair: int) -> BlockRecord:
