@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import grpc
 import onnx
@@ -11,8 +13,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from agents.protocol import agent_pb2 as pb
-from tests.agents.conftest import AgentProcess, failure, relu_bytes
+from tests.agents.conftest import ROOT, AgentProcess, failure, relu_bytes
 from tests.agents.runtimes.conftest import L4T, Board, MakeBoard, prepare, qdq_bytes
+from tests.agents.settings_boards import add_sudo
+from tests.agents.settings_boards import jetson as settable_jetson
 
 RunAgent = Callable[..., AgentProcess]
 TRT = "TensorrtExecutionProvider"
@@ -154,7 +158,7 @@ def test_row_16_the_environment_reaches_neither_a_runtime_nor_a_tool(jetson: Boa
     assert "LC_ALL" in names
 
 
-#: All that the agent may ask of vendors' tools. A mode or clock that is set must come from a list, and be added here.
+#: All that the agent may ask of vendors' tools unless a host holds the board's settings.
 READ_ONLY = {
     *("nvpmodel -q", "nvpmodel -q --verbose", "jetson_clocks --show", "xmutil listapps", "xmutil platformstats"),
     *("xmutil xlnx_platformstats", "xdputil query", "show_dpu", "platformstats", "xlnx_platformstats"),
@@ -180,6 +184,10 @@ def test_row_28_no_call_of_a_host_changes_power_or_clocks(
     agent = run_agent(board, "--board", kind)
     evil = ["-m 0", "; nvpmodel -m 0", "$(jetson_clocks)", "--store", "reset-gpu-clocks"]
     for text in evil:
+        settings = pb.BoardSettings(power_mode=text, governor=text)
+        # What a host sends is looked up in the board's own lists, where none of it is.
+        held = agent.stub.HoldSettings(iter([pb.HoldRequest(settings=settings)]), timeout=60)
+        assert all(state.problem for event in held for state in event.held.settings)
         for call in (
             lambda text=text: agent.stub.Prepare(pb.PrepareRequest(digest=text, runtime=text), timeout=60),
             lambda text=text: agent.stub.Program(pb.ProgramRequest(design=text, digest=text), timeout=60),
@@ -201,6 +209,37 @@ def test_row_28_no_call_of_a_host_changes_power_or_clocks(
     assert mode.read_text() == "schedutil\n"
 
 
-def test_row_28_the_protocol_has_no_call_for_power() -> None:
+#: All that may change a board's state, whatever a host asks for: `2` is any number that the board's own list has.
+CHANGING_COMMANDS = {
+    *("nvpmodel -m 2", "nvpmodel -m 0", "jetson_clocks", "jetson_clocks --store DATA/jetson-clocks.conf"),
+    "jetson_clocks --restore DATA/jetson-clocks.conf",
+}
+
+
+def test_row_28_what_a_host_may_change_is_a_closed_list(tmp_path: Path) -> None:
+    """A hold of everything there is: the tools hear these words and no others, and sudo is not asked by root."""
+    orin = settable_jetson(tmp_path / "board" / "root")
+    if os.geteuid() == 0:
+        add_sudo(orin)  # anybody else would have to ask it
+    agent = AgentProcess(
+        tmp_path / "board" / "data", "--board", "jetson-orin-nano", "--board-root", str(orin.root), cwd=ROOT
+    )
+    try:
+        wishes = pb.BoardSettings(power_mode="MAXN_SUPER", lock_clocks=True, governor="performance")
+        events = list(agent.stub.HoldSettings(iter([pb.HoldRequest(settings=wishes)]), timeout=60))
+        assert [event.WhichOneof("event") for event in events] == ["held", "given_back"]
+    finally:
+        agent.stop()
+    called = {line.rpartition(" [")[0].replace(str(agent.data_dir), "DATA") for line in orin.called()}
+    assert called - READ_ONLY <= CHANGING_COMMANDS
+    assert called >= CHANGING_COMMANDS
+
+
+def test_row_28_the_settings_are_a_closed_list_of_words() -> None:
+    """No call but one changes a board's state, and what it takes is a name, a yes and a name; never a command."""
     calls = {method.name for method in pb.DESCRIPTOR.services_by_name["Agent"].methods}
     assert not [name for name in calls if any(word in name.lower() for word in ("power", "clock", "exec", "shell"))]
+    fields = {field.name: field.type for field in pb.BoardSettings.DESCRIPTOR.fields}
+    text, yes = pb.SettingState.DESCRIPTOR.fields_by_name["name"].type, pb.Policy.DESCRIPTOR.fields[0].type
+    assert fields == {"power_mode": text, "lock_clocks": yes, "governor": text}
+    assert {field.name for field in pb.HoldRequest.DESCRIPTOR.fields} == {"settings"}
