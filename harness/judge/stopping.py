@@ -1,16 +1,18 @@
 """When a target is timed enough: Stein's two-stage rule, whose interval keeps its coverage although it stops early.
 
-A first stage of n0 pairs gives s, the standard deviation of the log-ratios. From s alone follows how many pairs the
-goal needs, n = ceil((t_{.975,n0-1} s / goal)^2), at least n0 and at most the cap; and the interval of all n pairs is
-mean +- t_{.975,n0-1} s / sqrt(n), still with the first stage's s. Under normality the mean of n pairs is independent
-of s, so the coverage is exactly 95 % (C. Stein, Annals of Mathematical Statistics 16, 1945). A rule that looks at
-the interval after every pair and stops when it happens to be narrow has no such property.
+The unit is an ABBA round: two pairs of blocks, one in each order (F I I F), so that neither a drift nor the order
+weighs on it, and disturbances that outlast a pair mostly fall into one round. A first stage of n0 rounds gives s, the
+standard deviation of their log-ratios. From s alone follows how many rounds the goal needs,
+n = ceil((t_{.975,n0-1} s / goal)^2), at least n0 and at most the cap; and the interval of all n rounds is
+mean +- t_{.975,n0-1} s / sqrt(n), still with the first stage's s. Under normality the mean is independent of s, so the
+coverage is exactly 95 % (C. Stein, Annals of Mathematical Statistics 16, 1945). A rule that looks at the interval after
+every pair and stops when it happens to be narrow has no such property.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -24,15 +26,15 @@ class StoppingRule:
     """How a target's timing was meant to end; kept with its blocks, so that a resumed run goes on by the same rule.
 
     Args:
-        first_stage: n0, pairs that only tell the spread; at least 2.
+        first_stage: n0, rounds that only tell the spread; at least 2.
         goal: half the width that the 95 % interval of ln(ratio) shall have.
-        most_pairs: the cap.
+        most_rounds: the cap.
         budget_s: what `--budget` allowed, warm-up included; None without one.
     """
 
     first_stage: int
     goal: float
-    most_pairs: int
+    most_rounds: int
     budget_s: float | None = None
 
 
@@ -40,7 +42,7 @@ class Outcome(StrEnum):
     """Why timing ended."""
 
     REACHED = "reached"  # the interval is as narrow as the goal
-    CAP = "cap"  # the cap of pairs came first
+    CAP = "cap"  # the cap came first
     BUDGET = "budget"  # the time was over first
     DISTURBED = "disturbed"  # too many pairs were rejected
     OPEN = "open"  # it goes on
@@ -52,9 +54,9 @@ class Decision:
 
     Args:
         outcome: whether to go on, and why not.
-        pairs: how many count.
-        rejected: how many were attempted besides.
-        half_width: half the 95 % interval of ln(ratio); infinite with fewer than two pairs.
+        pairs: how many count: two of each round.
+        rejected: how many were taken and do not count.
+        half_width: half the 95 % interval of ln(ratio); infinite with fewer than two rounds.
         rule: which said so.
     """
 
@@ -88,52 +90,66 @@ def percent(half_width: float) -> str:
     return f"{100 * math.expm1(half_width):.2g} %" if half_width < 1 else f"factor {math.exp(half_width):.2g}"
 
 
-def pairs_needed(rule: StoppingRule, log_ratios: Sequence[float]) -> int:
-    """How many pairs the goal takes: the first stage while that is not full, then what its spread asks for.
+def rounds(pairs: Mapping[int, float]) -> list[float]:
+    """The log-ratios of the ABBA rounds: the mean of a pair in either order, in the order they were taken.
+
+    A pair whose counterpart was rejected goes with the next one of the other order; one without any is left over.
+
+    Args:
+        pairs: index of a pair that counts → its log-ratio. Even pairs ran float first, odd ones int8 first.
+    """
+    ordered = sorted(pairs)
+    even = [pairs[pair] for pair in ordered if pair % 2 == 0]
+    odd = [pairs[pair] for pair in ordered if pair % 2 == 1]
+    return [(one + other) / 2 for one, other in zip(even, odd, strict=False)]
+
+
+def rounds_needed(rule: StoppingRule, log_ratios: Sequence[float]) -> int:
+    """How many rounds the goal takes: the first stage while that is not full, then what its spread asks for.
 
     Args:
         rule: first stage, goal and cap.
-        log_ratios: of the pairs that count, in the order they were taken.
+        log_ratios: of the rounds that count, in the order they were taken.
     """
     if len(log_ratios) < rule.first_stage:
-        return min(rule.first_stage, rule.most_pairs)
+        return min(rule.first_stage, rule.most_rounds)
     reach = _reach(log_ratios[: rule.first_stage])
-    needed = math.ceil(min((reach / rule.goal) ** 2, 1e9) - 1e-9) if rule.goal > 0 else rule.most_pairs
-    return min(max(needed, rule.first_stage), rule.most_pairs)
+    needed = math.ceil(min((reach / rule.goal) ** 2, 1e9) - 1e-9) if rule.goal > 0 else rule.most_rounds
+    return min(max(needed, rule.first_stage), rule.most_rounds)
 
 
 def half_width(log_ratios: Sequence[float], first_stage: int) -> float:
-    """Half Stein's 95 % interval of ln(ratio); infinite with fewer than two pairs.
+    """Half Stein's 95 % interval of ln(ratio); infinite with fewer than two rounds.
 
     Args:
-        log_ratios: of the pairs that count, in order.
-        first_stage: n0; where fewer pairs are there, all of them give the spread and this is Student's interval.
+        log_ratios: of the rounds that count, in order.
+        first_stage: n0; where fewer rounds are there, all of them give the spread and this is Student's interval.
     """
     if len(log_ratios) < 2:
         return math.inf
     return _reach(log_ratios[:first_stage]) / math.sqrt(len(log_ratios))
 
 
-def decide(rule: StoppingRule, log_ratios: Sequence[float], attempted: int, *, time_is_over: bool = False) -> Decision:
-    """Whether to go on after these pairs.
+def decide(rule: StoppingRule, log_ratios: Sequence[float], taken: int, *, time_is_over: bool = False) -> Decision:
+    """Whether to go on after these rounds.
 
     Args:
         rule: the target's.
-        log_ratios: of the pairs that count, in order.
-        attempted: pairs that were taken, rejected ones included.
+        log_ratios: of the rounds that count, in order.
+        taken: pairs that were taken, rejected ones included.
         time_is_over: the budget has no room for another pair.
     """
-    pairs, wide = len(log_ratios), half_width(log_ratios, rule.first_stage)
-    needed = pairs_needed(rule, log_ratios)
-    if pairs >= needed:
+    done, wide = len(log_ratios), half_width(log_ratios, rule.first_stage)
+    needed = rounds_needed(rule, log_ratios)
+    if done >= needed:
         outcome = Outcome.REACHED if wide <= rule.goal * (1 + 1e-9) else Outcome.CAP
     elif time_is_over:
         outcome = Outcome.BUDGET
-    elif attempted >= needed + max(_SPARE_PAIRS, math.ceil(_SPARE_SHARE * needed)):
+    elif taken >= 2 * needed + max(_SPARE_PAIRS, math.ceil(2 * _SPARE_SHARE * needed)):
         outcome = Outcome.DISTURBED
     else:
         outcome = Outcome.OPEN
-    return Decision(outcome, pairs, attempted - pairs, wide, rule)
+    return Decision(outcome, 2 * done, taken - 2 * done, wide, rule)
 
 
 def _reach(first: Sequence[float]) -> float:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from harness.judge.context import TargetContext
 from harness.judge.figure import Figure, Network
 from harness.judge.statistics import GeometricMean, geometric_mean
 from harness.judge.statistics_bootstrap import bca_geometric_mean
 from harness.judge.stopping import Outcome, StoppingRule
-from harness.judge.timing import NetworkTiming, not_warm, pair_quantile_ratios, pair_ratios, speedup, stopped
+from harness.judge.timing import (
+    NetworkTiming,
+    not_warm,
+    pair_quantile_ratios,
+    pair_ratios,
+    round_ratios,
+    speedup,
+    stopped,
+)
 from harness.record import BlockRecord, Loading
 
 #: Metric → p. The bounds are MLPerf's early stopping (`statistics_tail`).
@@ -87,7 +96,7 @@ def ratio_rows(
     rows = [_speedup_row(context, blocks, rule, (*warm, note))]
     for metric, p in _TAIL_RATIOS:
         ratios = pair_quantile_ratios(blocks, p)
-        if ratios is None:
+        if not ratios:
             why = f"a block is too short for its own p{100 * p:g}" if pair_ratios(blocks) else "not timed"
             rows.append(context.figure(Network.RATIO, metric, None, "x", notes=(why,)))
         else:
@@ -95,10 +104,18 @@ def ratio_rows(
     return rows
 
 
-def paired_row(context: TargetContext, metric: str, ratios: Sequence[float], notes: Iterable[str]) -> Figure:
-    """A ratio from one value per pair: geometric mean, Student's interval on the logarithm, BCa in the note."""
-    mean = geometric_mean(ratios)
-    said = (*notes, _second_opinion(ratios))
+def paired_row(context: TargetContext, metric: str, pairs: Mapping[int, float], notes: Iterable[str]) -> Figure:
+    """A ratio from one value per pair: geometric mean, Student's interval over ABBA rounds on the logarithm.
+
+    Args:
+        context: of the target.
+        metric: the row's.
+        pairs: index → ratio, at least one.
+        notes: of the row; the BCa interval is added.
+    """
+    by_round = round_ratios(pairs)
+    mean = replace(geometric_mean(by_round), n=2 * len(by_round)) if by_round else geometric_mean([*pairs.values()])
+    said = (*notes, _second_opinion(by_round))
     return context.figure(Network.RATIO, metric, mean.value, "x", interval=ends(mean), n=mean.n, notes=said)
 
 
@@ -158,7 +175,7 @@ def _speedup_row(
     said = (
         "n: float/int8 pairs of blocks",
         _settled(ratio, blocks, rule),
-        _second_opinion(pair_ratios(blocks)),
+        _second_opinion(round_ratios(pair_ratios(blocks))),
         *notes,
     )
     return context.figure(Network.RATIO, "speedup", ratio.value, "x", interval=ends(ratio), n=ratio.n, notes=said)
@@ -167,7 +184,7 @@ def _speedup_row(
 def _settled(ratio: GeometricMean, blocks: Sequence[BlockRecord], rule: StoppingRule | None) -> str:
     """Whether the goal was reached, or what stood in its way: then the ratio is `inconclusive` at that goal."""
     if ratio.interval is None:
-        return "one pair of blocks: no interval"
+        return "too few pairs of blocks for an interval"
     if rule is not None:
         decision = stopped(blocks, rule)
         return decision.text if decision.outcome is Outcome.REACHED else f"inconclusive: {decision.text}"
@@ -177,4 +194,4 @@ def _settled(ratio: GeometricMean, blocks: Sequence[BlockRecord], rule: Stopping
 
 def _second_opinion(ratios: Sequence[float]) -> str:
     found = bca_geometric_mean(ratios)
-    return "" if found is None else f"BCa bootstrap over the pairs: {found.low:.4g} to {found.high:.4g}"
+    return "" if found is None else f"BCa bootstrap: {found.low:.4g} to {found.high:.4g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from harness.judge.statistics import (
     sectioned_interval,
 )
 from harness.judge.statistics_tail import TailBound, tail_bound
-from harness.judge.stopping import Decision, StoppingRule, decide, half_width
+from harness.judge.stopping import Decision, StoppingRule, decide, half_width, rounds
 from harness.record import BlockRecord, Loading
 
 #: One iteration longer than this is no inference but a wrong clock or a hostile board: a day, in ns.
@@ -125,8 +125,8 @@ def block_medians_ms(blocks: Sequence[BlockRecord], network: Network) -> list[fl
     return [float(np.median(block.latency_ns)) / 1e6 for block in blocks if block.network is network]
 
 
-def pair_ratios(blocks: Sequence[BlockRecord]) -> list[float]:
-    """Float over quantized latency of every whole pair that was not rejected, in the order of the pairs.
+def pair_ratios(blocks: Sequence[BlockRecord]) -> dict[int, float]:
+    """Pair → float over quantized latency, of every whole pair that was not rejected.
 
     The medians per sample; pairs with one half are left out.
 
@@ -136,15 +136,20 @@ def pair_ratios(blocks: Sequence[BlockRecord]) -> list[float]:
     return _paired(blocks, lambda latencies: float(np.median(latencies)))
 
 
-def pair_quantile_ratios(blocks: Sequence[BlockRecord], p: float) -> list[float] | None:
-    """Like `pair_ratios`, of the blocks' own p-quantiles; None without a pair, or where a block cannot carry them."""
+def pair_quantile_ratios(blocks: Sequence[BlockRecord], p: float) -> dict[int, float]:
+    """Like `pair_ratios`, of the blocks' own p-quantiles; empty where a block is too short to carry them."""
     counted = clean_pairs(blocks)
-    if not counted or any(quantile_ranks(len(block.latency_ns), p) is None for block in counted):
-        return None
-    return _paired(counted, lambda latencies: quantile_point(np.sort(latencies), p)) or None
+    if any(quantile_ranks(len(block.latency_ns), p) is None for block in counted):
+        return {}
+    return _paired(counted, lambda latencies: quantile_point(np.sort(latencies), p))
 
 
-def _paired(blocks: Sequence[BlockRecord], of_block: Callable[[NDArray[np.float64]], float]) -> list[float]:
+def round_ratios(pairs: Mapping[int, float]) -> list[float]:
+    """The ratios of ABBA rounds from those of pairs (`stopping.rounds`): the unit of every interval of a ratio."""
+    return [math.exp(one) for one in rounds({pair: math.log(ratio) for pair, ratio in pairs.items()})]
+
+
+def _paired(blocks: Sequence[BlockRecord], of_block: Callable[[NDArray[np.float64]], float]) -> dict[int, float]:
     values: dict[Network, dict[int, float]] = {Network.FLOAT: {}, Network.QUANTIZED: {}}
     for block in clean_pairs(blocks):
         of_network = values[block.network]
@@ -153,25 +158,29 @@ def _paired(blocks: Sequence[BlockRecord], of_block: Callable[[NDArray[np.float6
             raise ValueError(msg)
         of_network[block.pair] = of_block(np.asarray(block.latency_ns, dtype=np.float64)) / block.batch_size
     pairs = sorted(values[Network.FLOAT].keys() & values[Network.QUANTIZED].keys())
-    return [values[Network.FLOAT][pair] / values[Network.QUANTIZED][pair] for pair in pairs]
+    return {pair: values[Network.FLOAT][pair] / values[Network.QUANTIZED][pair] for pair in pairs}
 
 
 def speedup(blocks: Sequence[BlockRecord], rule: StoppingRule | None = None) -> GeometricMean | None:
-    """How many times faster the quantized network is, from `pair_ratios`; None when there is no such pair.
+    """How many times faster the quantized network is; None without a whole pair. `n` counts pairs.
 
     Args:
         blocks: of both networks.
-        rule: by which they were taken: Stein's interval, from the spread of the first stage. None, as in records of
-            older versions: Student's, 1/r of `statistics.paired_log_ratio`. One pair gives a value without an interval.
+        rule: by which they were taken: Stein's interval over ABBA rounds, from the spread of the first stage. None, as
+            in records of older versions: Student's over pairs, 1/r of `statistics.paired_log_ratio`. Without two units
+            there is a value and no interval.
 
     Raises:
         ValueError: a network twice in one pair.
     """
-    ratios = pair_ratios(blocks)
-    if not ratios:
+    pairs = pair_ratios(blocks)
+    if not pairs:
         return None
-    mean = geometric_mean(ratios)
-    if rule is None or mean.interval is None:
+    ratios = round_ratios(pairs)
+    if rule is None or not ratios:
+        return geometric_mean(list(pairs.values()))
+    mean = replace(geometric_mean(ratios), n=2 * len(ratios))
+    if mean.interval is None:
         return mean
     wide = half_width([math.log(one) for one in ratios], rule.first_stage)
     return replace(mean, interval=Interval(mean.value * math.exp(-wide), mean.value * math.exp(wide)))
@@ -179,9 +188,9 @@ def speedup(blocks: Sequence[BlockRecord], rule: StoppingRule | None = None) -> 
 
 def stopped(blocks: Sequence[BlockRecord], rule: StoppingRule) -> Decision:
     """What `rule` says of these blocks: that its goal was reached, or what stood in the way."""
-    attempted = len({block.pair for block in blocks})
-    logs = [math.log(one) for one in pair_ratios(blocks)]
-    return decide(rule, logs, attempted, time_is_over=rule.budget_s is not None)
+    taken = len({block.pair for block in blocks})
+    logs = [math.log(one) for one in round_ratios(pair_ratios(blocks))]
+    return decide(rule, logs, taken, time_is_over=rule.budget_s is not None)
 
 
 def not_warm(loadings: Sequence[Loading], network: Network) -> str:

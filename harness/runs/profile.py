@@ -20,7 +20,7 @@ class Profile:
     Args:
         block_s: least duration of a block, s.
         block_iterations: least number of inferences in a block.
-        min_pairs: float/int8 pairs of the first stage, which tells how many are needed.
+        min_pairs: float/int8 pairs of the first stage, which tells how many are needed; even: ABBA rounds are of two.
         max_pairs: then the ratio is published with whatever interval it has.
         half_width: the goal: half the 95 % interval of ln(ratio).
         warm_up_s: least duration of warm-up, s.
@@ -42,7 +42,7 @@ class Profile:
 
     def rule(self, budget_s: float | None = None) -> StoppingRule:
         """When a target is timed enough."""
-        return StoppingRule(self.min_pairs, self.half_width, self.max_pairs, budget_s)
+        return StoppingRule(self.min_pairs // 2, self.half_width, self.max_pairs // 2, budget_s)
 
     def warmed_within(self, budget_s: float) -> Profile:
         """The same with a warm-up that leaves three quarters of the budget to the blocks."""
@@ -63,8 +63,8 @@ class Profile:
         """
         for_block_s = (left_s / self.min_pairs - _PAIR_EXTRA_S) / 2
         shorter = replace(self, block_s=min(self.block_s, max(for_block_s, 0.0)))
-        affordable = int(left_s / shorter.pair_s(iterations_s))
-        return replace(shorter, min_pairs=min(self.min_pairs, max(affordable, 2)))
+        affordable = int(left_s / shorter.pair_s(iterations_s)) // 2 * 2
+        return replace(shorter, min_pairs=min(self.min_pairs, max(affordable, 4)))
 
     def pair_s(self, iterations_s: tuple[float, float]) -> float:
         """About how long a pair of blocks takes."""
@@ -73,10 +73,10 @@ class Profile:
 
 #: For a demo or a smoke test: the same method in seconds, with wider intervals. The windows of warm-up are a fifth
 #: of a second because a steady state within 2 % is rarely reached on a busy laptop; 5 % is asked instead.
-QUICK = Profile("quick", 0.15, 30, 8, 12, 0.03, 0.6, 3.0, 0.2, 0.05)
-#: Blocks of at least 1 s and 30 inferences, ±1.5 %: a difference of 3 % is then found in 98 of 100 runs
-#: (docs/statistics.md). A board whose pairs scatter by 6 % needs the cap of 80.
-STANDARD = Profile("standard", 1.0, 30, 10, 80, 0.015, 2.0, 60.0, 1.0)
+QUICK = Profile("quick", 0.15, 30, 10, 16, 0.03, 0.6, 3.0, 0.2, 0.05)
+#: Blocks of at least 1 s and 30 inferences, ±1.5 %: a difference of 3 % is then found in 97 of 100 runs
+#: (docs/statistics.md). A board whose pairs scatter by 5 % needs the cap of 80.
+STANDARD = Profile("standard", 1.0, 30, 12, 80, 0.015, 2.0, 60.0, 1.0)
 #: What a release is signed on: ±1 % from a first stage of 20, and blocks of 100 inferences, so that 20 of them carry
 #: p99 (662 are the least, docs/statistics.md).
 RELEASE = Profile("release", 1.0, 100, 20, 160, 0.01, 5.0, 120.0, 1.0)
