@@ -63,8 +63,8 @@ class Run:
         return Comparison.of(self.record, target)
 
 
-def start(plan: Plan, store: Store, observer: Observer | None = None) -> Run:
-    """Execute a plan from its beginning.
+def start(plan: Plan, store: Store, observer: Observer | None = None, stop: threading.Event | None = None) -> Run:
+    """Execute a plan from its beginning; `stop` ends it from outside, as a signal does.
 
     Raises:
         Interrupted: Ctrl-C or SIGTERM; what is finished is kept.
@@ -94,10 +94,10 @@ def start(plan: Plan, store: Store, observer: Observer | None = None) -> Run:
                 tags=target.tags,
             ),
         )
-    return _execute(plan, store, observer or Silent())
+    return _execute(plan, store, observer or Silent(), stop or threading.Event())
 
 
-def resume(run_id: str, store: Store, observer: Observer | None = None) -> Run:
+def resume(run_id: str, store: Store, observer: Observer | None = None, stop: threading.Event | None = None) -> Run:
     """Go on with a run: only what is missing or failed is done again.
 
     Metrics, postprocessing and gates are read from the job file again: what was measured does not depend on them.
@@ -126,7 +126,7 @@ def resume(run_id: str, store: Store, observer: Observer | None = None) -> Run:
         message = f"the data of run {summary.run_id} changed since; start a new run with `quantrig run`"
         raise UserError(message)
     store.set_run_status(summary.run_id, "running")
-    return _execute(plan, store, observer or Silent())
+    return _execute(plan, store, observer or Silent(), stop or threading.Event())
 
 
 def _job_of(request: Mapping[str, Any]) -> Job:
@@ -179,8 +179,7 @@ def _request(plan: Plan) -> dict[str, object]:
     }
 
 
-def _execute(plan: Plan, store: Store, observer: Observer) -> Run:
-    stop = threading.Event()
+def _execute(plan: Plan, store: Store, observer: Observer, stop: threading.Event) -> Run:
     with stop_on_signals(stop):
         try:
             records = _work(plan, store, observer, stop)
