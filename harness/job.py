@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -74,6 +74,23 @@ class QuantizeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Sweep:
+    """Settings that a timed target is measured at, one after the other; empty: its own.
+
+    Args:
+        batch: samples per inference.
+        threads: of the runtime.
+    """
+
+    batch: tuple[int, ...] = ()
+    threads: tuple[int, ...] = ()
+
+    def as_json(self) -> dict[str, list[int]]:
+        """The `sweep:` section that means the same."""
+        return {name: list(v) for name, v in (("batch", self.batch), ("threads", self.threads)) if v}
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """What to compare, on which data, by which metric.
 
@@ -90,6 +107,7 @@ class Job:
         quantize: how the second network is made.
         quantized: a ready int8 network used as it is in place of quantizing, or None.
         gates: what is asked of every target (docs/gates.md).
+        sweep: batch sizes and threads that timed targets are measured at.
     """
 
     name: str
@@ -104,6 +122,7 @@ class Job:
     quantize: QuantizeSpec = field(default_factory=QuantizeSpec)
     quantized: Path | None = None
     gates: tuple[Gate, ...] = ()
+    sweep: Sweep = field(default_factory=Sweep)
 
     @property
     def base(self) -> Path:
@@ -134,6 +153,7 @@ class Job:
         if self.gates:
             plain["gates"] = gates_as_json(self.gates)
         optional = {"postprocess": self.postprocess, "batch": self.batch, "state": dict(self.state) or None}
+        optional["sweep"] = self.sweep.as_json() or None
         return plain | {name: value for name, value in optional.items() if value is not None}
 
     def digest(self) -> str:
@@ -146,6 +166,7 @@ class Job:
         """
         plain = self.as_json()
         del plain["path"]
+        plain.pop("sweep", None)  # every setting is a row group of its own
         plain.pop("gates", None)  # they judge what was measured and change nothing of it
         for name in ("model", "quantized"):
             if name in plain:
@@ -214,6 +235,11 @@ class _QuantizeFile(_MethodFile):
         return QuantizeSpec(**self.settings(), per_environment=differing)
 
 
+class _SweepFile(FileModel):
+    batch: list[Annotated[int, Field(ge=1, le=65_536)]] | None = None
+    threads: list[Annotated[int, Field(ge=1, le=1024)]] | None = None
+
+
 class _JobFile(FileModel):
     name: str | None = None
     model: str = Field(min_length=1)
@@ -226,6 +252,7 @@ class _JobFile(FileModel):
     quantize: _QuantizeFile | None = None
     quantized: str | None = None
     gates: dict[str, GateFile] | None = None
+    sweep: _SweepFile | None = None
 
     @field_validator("name")
     @classmethod
@@ -323,6 +350,7 @@ def _job(document: Document, path: Path) -> Job:
         quantize=file.quantize.value() if file.quantize is not None else QuantizeSpec(),
         quantized=quantized,
         gates=gates_of(document, ("gates",), file.gates or {}, metrics),
+        sweep=Sweep(tuple(file.sweep.batch or ()), tuple(file.sweep.threads or ())) if file.sweep else Sweep(),
     )
 
 

@@ -54,6 +54,14 @@ def run(
     ] = "validation",
     profile: ProfileName = "standard",
     budget: Budget = None,
+    batch: Annotated[
+        str | None,
+        typer.Option("--batch", help="Measure timed targets at each of these batch sizes.", metavar="1,4,16"),
+    ] = None,
+    threads: Annotated[
+        str | None,
+        typer.Option("--threads", help="And with each of these numbers of threads.", metavar="1,4"),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and an estimate; touch no board.")] = False,
     diagnose: Annotated[
         bool,
@@ -74,6 +82,8 @@ def run(
         out=out,
         profile=profile,
         budget_s=budget,
+        batch=batch,
+        threads=threads,
         split=split,
         dry=dry_run,
         as_json=as_json,
@@ -96,6 +106,8 @@ def _run(
     verbose: bool,
     dry: bool = False,
     budget_s: float | None = None,
+    batch: str | None = None,
+    threads: str | None = None,
     diagnosed_samples: int = 0,
 ) -> int:
     from harness.cli.display import watching
@@ -103,10 +115,11 @@ def _run(
     from harness.runs.engine import start
     from harness.runs.plan import make_plan
     from harness.runs.profile import find_profile
+    from harness.runs.sweep import with_sweep
     from harness.store import open_store
     from harness.targets.lab import find_lab, load_lab
 
-    job = load_job(job_path)
+    job = with_sweep(load_job(job_path), batch, threads)
     lab = load_lab(find_lab(lab_path, job.path))
     with _stdout_kept_clean(as_json):
         plan = make_plan(

@@ -22,7 +22,7 @@ def board_key(target: Target, lab: Path) -> str:
     """
     if target.via.kind == "address":
         return f"address {target.via.address}"
-    return f"{target.via.kind} {lab.absolute()} {target.name}"
+    return f"{target.via.kind} {lab.absolute()} {target.entry_name}"
 
 
 def check_identity(target: Target, info: BoardInfo) -> None:

@@ -171,7 +171,7 @@ def _request(plan: Plan) -> dict[str, object]:
         "job": plan.job.as_json(),
         "job_base": str(plan.job.path.parent.absolute()),
         "lab": str(plan.lab.path.absolute()),
-        "targets": [target.name for target in plan.targets],
+        "targets": list(dict.fromkeys(target.entry_name for target in plan.targets)),
         "profile": plan.profile.name,
         "budget_s": plan.budget_s,
         "split": plan.split_name,

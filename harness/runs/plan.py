@@ -33,6 +33,7 @@ from harness.runs.budget import LEAST_S
 from harness.runs.designs import check_designs
 from harness.runs.networks import calibration_feeds
 from harness.runs.profile import Profile
+from harness.runs.sweep import check_batches, swept
 from harness.targets.lab import Lab, Target
 from harness.targets.qemu.user_mode import check_ready
 from harness.targets.qemu_system.use import check_ready as check_board_ready
@@ -128,6 +129,7 @@ def make_plan(
     identity = run_id or new_run_id(job.name)
     inputs = tuple(network_inputs(job.model))
     fed = data_inputs(inputs, job.state)
+    check_batches(job, fed)
     data = open_data(job.data, job.preprocess, fed, job.base)
     if len(data) == 0:
         message = f"{job.path}: data.source holds no samples"
@@ -137,7 +139,7 @@ def make_plan(
         identity,
         job,
         lab,
-        targets,
+        swept(targets, job.sweep),
         profile,
         split_name,
         _split(job, len(data)),

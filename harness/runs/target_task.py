@@ -258,14 +258,14 @@ class TargetTask:
     ) -> dict[str, Array]:
         state = self.plan.job.state
         if not state:
-            return infer_chunk(client, network, inputs, self.plan.fixed_batch)
+            return infer_chunk(client, network, inputs, self._batch)
         outputs, _ = infer_sequence(client, network, inputs, state, self.plan.zero_state())
         return outputs
 
     def _time(self, client: AgentClient, ids: Mapping[Network, str]) -> None:
         finished = self._whole_pairs()
-        size = self.plan.fixed_batch or 1
-        sample = self.plan.data.read(self.plan.samples[:1]).inputs
+        size = self._batch or 1
+        sample = self.plan.data.read(self.plan.samples[:size]).inputs
         inputs = padded(sample, size) | self.plan.zero_state()
         with self._watch(client) as watch:
             self._idle(watch, "before")
@@ -367,6 +367,11 @@ class TargetTask:
 
     def _outputs(self) -> OutputStore:
         return OutputStore(self.store, self.plan.run_id, self.target.name, self.plan.out)
+
+    @property
+    def _batch(self) -> int | None:
+        """Samples per inference: this setting's, else the job's or what the network insists on."""
+        return self.target.batch or self.plan.fixed_batch
 
     def _chunk_size(self, chunk: int) -> int:
         start = chunk * self.reader.chunk_samples

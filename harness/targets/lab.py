@@ -146,6 +146,8 @@ class Target:
         dpu: the processor in its logic.
         packages: what provisioning installs beside the agent.
         settings: of the board, while it is timed.
+        batch: samples per inference, in a sweep (`runs.sweep`); None: the job's.
+        entry: in a sweep, the entry that it is one setting of.
     """
 
     name: str
@@ -163,6 +165,13 @@ class Target:
     dpu: Dpu | None = None
     packages: RuntimePackages = RuntimePackages()
     settings: Settings | None = None
+    batch: int | None = None
+    entry: str = ""
+
+    @property
+    def entry_name(self) -> str:
+        """Its name in the lab file: the settings of a sweep are one board."""
+        return self.entry or self.name
 
     @property
     def timed(self) -> bool:

@@ -89,7 +89,7 @@ def release(target: Target) -> bool:
 
 def _path(target: Target) -> Path:
     """By the board itself, not by its name in one lab file: two labs may call two boards the same."""
-    board = f"address {target.via.address}" if target.via.kind == "address" else f"{target.base} {target.name}"
+    board = f"address {target.via.address}" if target.via.kind == "address" else f"{target.base} {target.entry_name}"
     mark = hashlib.sha256(board.encode()).hexdigest()[:12]
-    label = "" if target.via.kind == "address" else f"{file_name(target.name)}-"
+    label = "" if target.via.kind == "address" else f"{file_name(target.entry_name)}-"
     return state_path("quarantine", f"{label}{mark}.json")
