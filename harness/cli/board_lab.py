@@ -24,6 +24,7 @@ lab_app = typer.Typer(help="A lab of emulated boards on this machine.", no_args_
 def up(
     boards: Annotated[int, typer.Option("--boards", "-n", min=1, max=16, help="How many.")] = 1,
     board: Annotated[str, typer.Option("--board", help="Kind that they stand for.")] = "raspberry-pi-4",
+    machine: Annotated[str, typer.Option("--machine", help="QEMU's: virt, or xlnx-zcu102 for a zcu102.")] = "virt",
     out: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="Lab file to write; removed when the boards end.")
     ] = Path("emulated.yaml"),
@@ -37,7 +38,7 @@ def up(
 
     if out.exists():
         raise UserError(f"{out} exists; remove it, or name another file with --out")
-    recipe = Recipe(board=board, agent=not bare)
+    recipe = Recipe(machine=machine, board=board, agent=not bare)
     names = [f"qemu-{number}" for number in range(1, boards + 1)]
     with contextlib.ExitStack() as stack:
         with watching(as_json) as observer:

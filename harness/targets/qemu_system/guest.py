@@ -35,8 +35,26 @@ exec /bin/busybox switch_root /root /sbin/init
 """
 
 
-#: Once, before anything else.
-START = f"""\
+#: Sets the time from a real-time clock that the kernel has no driver for. Certificates need it after every power cut.
+_CLOCK = """\
+python3 -I -S -c '
+import mmap, time
+page, offset = divmod({register:#x}, mmap.PAGESIZE)
+with open("/dev/mem", "rb") as memory:
+    with mmap.mmap(memory.fileno(), mmap.PAGESIZE, access=mmap.ACCESS_READ, offset=page * mmap.PAGESIZE) as registers:
+        with memoryview(registers) as words, words.cast("I") as numbers:
+            time.clock_settime(time.CLOCK_REALTIME, numbers[offset // 4])
+'
+"""
+
+
+def start(clock: int | None) -> str:
+    """Once, before anything else.
+
+    Args:
+        clock: address of the register that holds the seconds since 1970; None: the kernel sets the time itself.
+    """
+    return f"""\
 #!/bin/sh
 export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 busybox mkdir -p /dev/pts /dev/shm /run/sshd /tmp /var/lib/quantrig /root
@@ -52,7 +70,8 @@ busybox ip link set lo up
 busybox ip addr add {_ADDRESS} dev eth0
 busybox ip link set eth0 up
 busybox ip route add default via {_GATEWAY}
-"""
+{_CLOCK.format(register=clock) if clock is not None else ""}"""
+
 
 _PATH = "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/busybox"
 

@@ -24,7 +24,7 @@ def make_initrd(image: Image, machine: Machine, recipe: Recipe, keys: Keys) -> P
     entries: dict[str, Entry] = {
         "init": program(guest.init(machine.disk).encode()),
         "bin/busybox": program(_busybox(image)),
-        "quantrig/start": program(guest.START.encode()),
+        "quantrig/start": program(guest.start(machine.clock).encode()),
         "quantrig/sshd": program(guest.SSHD.encode()),
         "quantrig/control": program(guest.control(machine.control).encode()),
         "quantrig/sshd_config": Entry(guest.SSHD_CONFIG.encode()),

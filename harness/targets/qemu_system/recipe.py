@@ -27,6 +27,7 @@ class Machine:
         modules: drivers that the kernel package has as modules; what they need follows.
         most_processors: that it can have.
         processor: QEMU's name of the only one it has; None: the board's kind decides.
+        clock: address of the seconds in a real-time clock that the kernel has no driver for; None: it has one.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Machine:
     modules: tuple[str, ...]
     most_processors: int = 8
     processor: str | None = None
+    clock: int | None = None
 
 
 MACHINES = {
@@ -59,6 +61,7 @@ MACHINES = {
         modules=("sdhci_of_arasan", "marvell", "macb", "crc32c_generic", "ext4"),
         most_processors=4,
         processor="cortex-a53",
+        clock=0xFFA60010,  # RTC.CURRENT_TIME (UG1087); Debian's kernel is built without its driver
     ),
 }
 
