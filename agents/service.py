@@ -273,7 +273,7 @@ class AgentService(rpc.AgentServicer):
             raise AgentError(Fault.INVALID, f"interval_s {interval_s}: from {_MIN_INTERVAL_S} to 3600")
         if not 0 <= duration_s < float("inf"):
             raise AgentError(Fault.INVALID, f"duration_s {duration_s}: 0 (until cancelled) or more")
-        with self._samplers.lend(interval_s) as sampler:
+        with self._samplers.lend(interval_s, context.peer()) as sampler:
             began = time.monotonic()
             left = _Leaving(context)
             count = 0

@@ -19,6 +19,7 @@ _KEPT_S = 120.0
 class _Resting:
     sampler: Sampler
     interval_s: float
+    whose: str
     since_s: float
 
 
@@ -41,17 +42,27 @@ class SamplerPool:
         self._resting: _Resting | None = None
 
     @contextlib.contextmanager
-    def lend(self, interval_s: float) -> Iterator[Sampler]:
-        """A sampler for one stream; it is closed, so nothing it started runs on, and kept for the next."""
+    def lend(self, interval_s: float, whose: str = "") -> Iterator[Sampler]:
+        """A sampler for one stream; it is closed, so nothing it started runs on, and kept for the next.
+
+        Args:
+            interval_s: of the stream.
+            whose: connection it is for. Another one begins a watch of its own, with its own limits of the clocks: a
+                governor that somebody set between two runs is no throttling of the second.
+        """
         with self._guard:
             resting, self._resting = self._resting, None
-        if resting is None or resting.interval_s != interval_s or self._clock() - resting.since_s > _KEPT_S:
-            sampler = self._board.sampler(interval_s)
-        else:
+        if (
+            resting is not None
+            and (resting.interval_s, resting.whose) == (interval_s, whose)
+            and self._clock() - resting.since_s <= _KEPT_S
+        ):
             sampler = resting.sampler
+        else:
+            sampler = self._board.sampler(interval_s)
         try:
             yield sampler
         finally:
             sampler.close()
             with self._guard:
-                self._resting = _Resting(sampler, interval_s, self._clock())
+                self._resting = _Resting(sampler, interval_s, whose, self._clock())

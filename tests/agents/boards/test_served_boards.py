@@ -82,5 +82,8 @@ def test_a_later_host_is_not_told_what_happened_before_it_came(tree: Tree) -> No
     assert throttled() is False
     happens()
     assert throttled(1.0) is False  # another rhythm, another watch
+    happens()
+    with pool.lend(1.0, "another host") as sampler:
+        assert sampler.sample().throttled is False
     with pool.lend(1.0) as first, pool.lend(1.0) as second:
         assert first is not second  # two streams at one time
