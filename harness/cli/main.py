@@ -21,6 +21,7 @@ from harness.cli import (
     power,
     precision,
     provision,
+    qualify,
     runs,
 )
 from harness.errors import ExitCode, QuantrigError
@@ -54,6 +55,8 @@ app.command("init")(runs.init)
 app.command("run")(runs.run)
 app.command("resume")(runs.resume)
 app.command("runs")(runs.list_runs)
+app.command("qualify")(qualify.qualify)
+app.command("verify")(qualify.verify)
 app.command("calibrate")(networks.calibrate)
 app.command("quantize")(networks.quantize)
 app.command("sensitivity")(precision.sensitivity)
@@ -67,6 +70,7 @@ lab.targets_app.command("provision")(provision.provision)
 lab.targets_app.command("unprovision")(provision.unprovision)
 app.add_typer(lab.targets_app, name="targets")
 app.add_typer(lab.certificates_app, name="certificates")
+app.add_typer(qualify.keys_app, name="keys")
 app.add_typer(board_lab.lab_app, name="lab")
 
 

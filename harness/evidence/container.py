@@ -21,8 +21,7 @@ from harness.errors import UserError
 #: Sizes and offsets are 32-bit, as in the plain zip format.
 MAX_BYTES = (1 << 32) - 1
 MAX_ENTRIES = 20_000
-#: What a person reads or a program loads whole; the rest is hashed as a stream.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,99}){0,7}")
+_NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9_.+-]{0,199}(?:/[A-Za-z0-9_+][A-Za-z0-9_.+-]{0,199}){0,7}")
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _END = struct.Struct("<4sHHHHIIH")
