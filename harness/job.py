@@ -153,8 +153,8 @@ class Job:
         if self.gates:
             plain["gates"] = gates_as_json(self.gates)
         optional = {"postprocess": self.postprocess, "batch": self.batch, "state": dict(self.state) or None}
-        optional["sweep"] = self.sweep.as_json() or None
-        return plain | {name: value for name, value in optional.items() if value is not None}
+        sweep = {"sweep": self.sweep.as_json()} if self.sweep != Sweep() else {}
+        return plain | sweep | {name: value for name, value in optional.items() if value is not None}
 
     def digest(self) -> str:
         """sha256 of what the job says, networks by their content and nothing by its place on disk.

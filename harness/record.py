@@ -304,6 +304,7 @@ class TargetRecord:
         idle: when the board idled, before and after its blocks; empty where no rail tells its power.
         steady_clocks: the clock that warm-up settled at, by network; empty where it did not or is not told.
         stopping: by which rule its timing ends; None in records of older versions and where nothing is timed.
+        entry: of one setting of a sweep, the entry of the lab file; "" where that is the name.
         tags: of the entry in targets.yaml; gates may hold on some only.
         settings: of the board while it was timed; empty where the target asks for none.
         samples: the files that its metrics can be recomputed from.
@@ -330,6 +331,13 @@ class TargetRecord:
     idle: tuple[IdleWindow, ...] = ()
     steady_clocks: dict[Network, SteadyClock] = field(default_factory=dict)
     stopping: StoppingRule | None = None
+    entry: str = ""
+
+    @property
+    def entry_name(self) -> str:
+        """Its name in the lab file: the settings of a sweep are one board."""
+        return self.entry or self.name
+
     tags: tuple[str, ...] = ()
     settings: tuple[SettingRecord, ...] = ()
     samples: tuple[SamplesRecord, ...] = ()

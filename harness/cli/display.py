@@ -25,14 +25,14 @@ class _Bars:
     def _task(self, who: str) -> TaskID:
         with self._lock:
             if who not in self._tasks:
-                self._tasks[who] = self._progress.add_task(who, phase="", total=None)
+                self._tasks[who] = self._progress.add_task(_plain(who), phase="", total=None)
             return self._tasks[who]
 
     def progress(self, who: str, phase: str, done: float, total: float | None) -> None:
         self._progress.update(self._task(who), phase=phase, completed=done, total=total)
 
     def message(self, who: str, text: str) -> None:
-        self._progress.console.print(f"[dim]{who}:[/dim] {_plain(text)}", highlight=False)
+        self._progress.console.print(f"[dim]{_plain(who)}:[/dim] {_plain(text)}", highlight=False)
 
     def log(self, who: str, line: str) -> None:
         if self._verbose:
@@ -51,7 +51,7 @@ class _Lines:
         self._lock = threading.Lock()
 
     def _line(self, who: str, text: str) -> None:
-        self._console.print(f"{who}: {_plain(text)}", highlight=False, soft_wrap=True)
+        self._console.print(f"{_plain(who)}: {_plain(text)}", highlight=False, soft_wrap=True)
 
     def progress(self, who: str, phase: str, done: float, total: float | None) -> None:  # noqa: ARG002
         with self._lock:

@@ -43,7 +43,7 @@ def decide_gates(
     index = {(figure.target, figure.network, figure.metric): figure for figure in figures}
     results: list[GateResult] = []
     for target in targets:
-        place = Place(target.name, target.board, target.environment, target.tags)
+        place = Place(target.entry_name, target.board, target.environment, target.tags)
         for gate in gates:
             here = gate.on(place)
             if here is not None:

@@ -69,7 +69,7 @@ class Decision:
     @property
     def text(self) -> str:
         """For the reader: "reached ±1.5 % after 23 pairs", "cap of 80 pairs reached: ±2.4 %, asked for ±1.5 %"."""
-        got = f"±{percent(self.half_width)}" if math.isfinite(self.half_width) else "no interval"
+        got = _reach_text(self.half_width)
         asked = f"±{percent(self.rule.goal)}"
         counted = f"{self.pairs} pair{'s' * (self.pairs != 1)}"
         rejected = f", {self.rejected} rejected" if self.rejected else ""
@@ -87,7 +87,13 @@ class Decision:
 
 def percent(half_width: float) -> str:
     """A half-width of ln(ratio) as a reader takes it: 0.0149 → "1.5 %"; two significant digits."""
-    return f"{100 * math.expm1(half_width):.2g} %" if half_width < 1 else f"factor {math.exp(half_width):.2g}"
+    return f"{100 * math.expm1(half_width):.2g} %"
+
+
+def _reach_text(half_width: float) -> str:
+    if not math.isfinite(half_width):
+        return "no interval"
+    return f"±{percent(half_width)}" if half_width < 0.5 else f"within a factor of {math.exp(half_width):.2g}"
 
 
 def rounds(pairs: Mapping[int, float]) -> list[float]:
@@ -130,13 +136,16 @@ def half_width(log_ratios: Sequence[float], first_stage: int) -> float:
     return _reach(log_ratios[:first_stage]) / math.sqrt(len(log_ratios))
 
 
-def decide(rule: StoppingRule, log_ratios: Sequence[float], taken: int, *, time_is_over: bool = False) -> Decision:
+def decide(
+    rule: StoppingRule, log_ratios: Sequence[float], taken: int, rejected: int = 0, *, time_is_over: bool = False
+) -> Decision:
     """Whether to go on after these rounds.
 
     Args:
         rule: the target's.
         log_ratios: of the rounds that count, in order.
         taken: pairs that were taken, rejected ones included.
+        rejected: how many of them do not count.
         time_is_over: the budget has no room for another pair.
     """
     done, wide = len(log_ratios), half_width(log_ratios, rule.first_stage)
@@ -149,7 +158,7 @@ def decide(rule: StoppingRule, log_ratios: Sequence[float], taken: int, *, time_
         outcome = Outcome.DISTURBED
     else:
         outcome = Outcome.OPEN
-    return Decision(outcome, 2 * done, taken - 2 * done, wide, rule)
+    return Decision(outcome, 2 * done, rejected, wide, rule)
 
 
 def _reach(first: Sequence[float]) -> float:

@@ -63,7 +63,7 @@ def network_rows(
     """
     if timing is None:
         return [context.figure(network, metric, None, unit, notes=("not timed",)) for metric, unit in TIME_ROWS]
-    batch = f"of a batch of {timing.batch_size}" if timing.batch_size > 1 else ""
+    batch = f"in batches of {timing.batch_size}" if timing.batch_size > 1 else ""
     notes = (batch, not_warm(loadings, network), note)
     rate = timing.samples_per_s
     rows = [
@@ -92,15 +92,15 @@ def ratio_rows(
         rule: by which they were taken, None in records of older versions.
         note: added to every row with a value.
     """
-    warm = dict.fromkeys(not_warm(loadings, network) for network in (Network.FLOAT, Network.QUANTIZED))
-    rows = [_speedup_row(context, blocks, rule, (*warm, note))]
+    warm = not_warm(loadings, Network.FLOAT, Network.QUANTIZED)
+    rows = [_speedup_row(context, blocks, rule, (warm, note))]
     for metric, p in _TAIL_RATIOS:
         ratios = pair_quantile_ratios(blocks, p)
         if not ratios:
             why = f"a block is too short for its own p{100 * p:g}" if pair_ratios(blocks) else "not timed"
             rows.append(context.figure(Network.RATIO, metric, None, "x", notes=(why,)))
         else:
-            rows.append(paired_row(context, metric, ratios, (f"n: pairs of the blocks' own p{100 * p:g}", *warm, note)))
+            rows.append(paired_row(context, metric, ratios, (f"n: pairs of the blocks' own p{100 * p:g}", warm, note)))
     return rows
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from harness.errors import BadResult
 from harness.judge.figure import Network
 from harness.judge.rejected import clean_pairs as clean_pairs  # noqa: PLC0414 - part of this module's interface
+from harness.judge.rejected import rejected_pairs
 from harness.judge.statistics import (
     GeometricMean,
     Interval,
@@ -190,12 +191,19 @@ def stopped(blocks: Sequence[BlockRecord], rule: StoppingRule) -> Decision:
     """What `rule` says of these blocks: that its goal was reached, or what stood in the way."""
     taken = len({block.pair for block in blocks})
     logs = [math.log(one) for one in round_ratios(pair_ratios(blocks))]
-    return decide(rule, logs, taken, time_is_over=rule.budget_s is not None)
+    return decide(rule, logs, taken, len(rejected_pairs(blocks)), time_is_over=rule.budget_s is not None)
 
 
-def not_warm(loadings: Sequence[Loading], network: Network) -> str:
-    """Why the figures of `network` are those of no steady state: "not-warm: …"; "" where it was steady or never ran."""
-    own = [one for one in loadings if one.network is network and one.warm_up_s is not None]
-    if not own or own[-1].steady is not False:
-        return ""
-    return f"not-warm: its latency was not steady after {own[-1].warm_up_s:.3g} s of warm-up"
+def not_warm(loadings: Sequence[Loading], *networks: Network) -> str:
+    """That figures of these networks are those of no steady state: "not-warm: …"; "" where all were steady.
+
+    Args:
+        loadings: of the target's networks.
+        networks: which to look at.
+    """
+    cold = [
+        f"{one.network.value} was not steady after {one.warm_up_s:.3g} s of warm-up"
+        for one in loadings
+        if one.network in networks and one.warm_up_s is not None and one.steady is False
+    ]
+    return f"not-warm: {', '.join(cold)}" if cold else ""

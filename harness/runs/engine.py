@@ -92,6 +92,7 @@ def start(plan: Plan, store: Store, observer: Observer | None = None, stop: thre
                 source,
                 "pending",
                 tags=target.tags,
+                entry=target.entry,
             ),
         )
     return _execute(plan, store, observer or Silent(), stop or threading.Event())

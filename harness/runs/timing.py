@@ -81,9 +81,9 @@ class Timing:
         logs = {number: math.log(ratio) for number, ratio in pair_ratios(blocks).items()}
         last_s = 0.0
         while True:
-            # two rounds are taken whatever the budget: with fewer there is no interval and nothing to say
-            over = self.deadline is not None and attempted >= 4 and time.monotonic() + last_s > self.deadline
-            if decide(rule, rounds(logs), attempted, time_is_over=over).outcome is not Outcome.OPEN:
+            over = self._is_over(attempted, len(logs), last_s)
+            decision = decide(rule, rounds(logs), attempted, attempted - len(logs), time_is_over=over)
+            if decision.outcome is not Outcome.OPEN:
                 return blocks
             began = time.monotonic()
             halves = self._pair(pair)
@@ -94,6 +94,13 @@ class Timing:
             self.progress(attempted, max(attempted, 2 * rounds_needed(rule, rounds(logs))))
             between_pairs()
             last_s = time.monotonic() - began
+
+    def _is_over(self, attempted: int, counted: int, last_s: float) -> bool:
+        """Whether the budget has no room for another round; two are taken anyway, with fewer there is no interval."""
+        if self.deadline is None or attempted < 4:
+            return False
+        left_s = self.deadline - time.monotonic()
+        return left_s < 2 * last_s if counted % 2 == 0 else left_s < 0  # half a round would count for nothing
 
     def _pair(self, pair: int) -> tuple[BlockRecord, ...]:
         """Both halves, with the verdict on them; kept together, since half a pair is no pair."""
