@@ -54,10 +54,10 @@ def list_targets(lab: Lab = None, as_json: Json = False) -> int:
 
 @targets_app.command("check")
 def check(lab: Lab = None, targets: Targets = None, as_json: Json = False) -> int:
-    """One line a target, in parallel: reachable, versions, runtime, memory, an exact canary."""
+    """One line a target, in parallel: reachable, versions, clocks, memory, an exact canary; exit 3: one is unfit."""
     from rich.console import Console
 
-    from harness.cli.health import health_table
+    from harness.cli.health import HealthLines, remarks
     from harness.targets.check import check_targets
     from harness.targets.lab import find_lab, load_lab
 
@@ -69,11 +69,15 @@ def check(lab: Lab = None, targets: Targets = None, as_json: Json = False) -> in
 
         return digits_cases()
 
-    found = check_targets(chosen, cases=cases)
     if as_json:
+        found = check_targets(chosen, cases=cases)
         typer.echo(json.dumps([one.as_json() for one in found], indent=2))
     else:
-        Console().print(health_table(found))
+        lines = HealthLines([one.name for one in chosen], Console(), Console(stderr=True))
+        with lines.shown():
+            found = check_targets(chosen, cases=cases, on_result=lines.add)
+        for line in remarks(found):
+            typer.echo(line)
     return ExitCode.GOOD if all(one.fit for one in found) else ExitCode.BOARD_FAILED
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import grpc
 
@@ -15,6 +15,9 @@ from harness.targets.errors_map import CallCancelled, translate
 
 #: How often a watched stream is looked at, seconds.
 WATCH_INTERVAL_S = 0.5
+
+
+_Reply = TypeVar("_Reply")
 
 
 class Cancellable(Protocol):
@@ -91,6 +94,19 @@ class Calls:
     def gone(self) -> bool:
         """Whether the agent's process is known to have ended."""
         return self._obituary() is not None
+
+    def result_of(self, call: grpc.Future[_Reply]) -> _Reply:
+        """The call's result; a wait for one that nobody can see yet (it is still being connected) ends with `stop`.
+
+        Raises:
+            CallCancelled: `stop` was set.
+        """
+        while True:
+            try:
+                return call.result(timeout=WATCH_INTERVAL_S)
+            except grpc.FutureTimeoutError:
+                if self._stop.is_set():
+                    raise CallCancelled(self._target) from None
 
     @contextmanager
     def track(

@@ -8,73 +8,36 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness._version import __version__
 from harness.errors import BoardError, UserError
 from harness.targets.canary import Canary, CanaryVerdict, canary, judge
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
 from harness.targets.cross_isa import IsaCase, IsaFinding, compare_with_host
+from harness.targets.health import Known, TargetHealth
 from harness.targets.quarantine import quarantined
 from harness.targets.values import BoardInfo, SessionChoice
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from harness.targets.lab import Target
 
-#: Agents asked at once: waiting costs nothing, but agents started here share this machine.
+#: Agents and boards started here share this machine. Those at an address only wait, and are all asked at once.
 AT_ONCE = 8
-#: Below this a network of usual size (tens of MB) and its runtime do not fit; the board is reported as short.
-LOW_MEMORY_BYTES = 256 << 20
-LOW_STORAGE_BYTES = 256 << 20
+#: More threads than any lab has boards.
+MOST_AT_ONCE = 128
+#: From the connection to the verdict; a board that hangs in the middle holds nobody up for longer.
+LIMIT_S = 150.0
+#: Between two attempts to end the calls of a board that is late.
+_AGAIN_S = 0.2
 
-
-@dataclass(frozen=True, slots=True)
-class TargetHealth:
-    """What one target answered; None where it did not come that far.
-
-    Args:
-        reachable: its agent answers and is accepted.
-        problem: why it is not fit, one line; None when it is.
-        warnings: what a run will survive, one line each.
-        round_trip_ms: fastest of a few smallest calls.
-        canary: what its int8 arithmetic does.
-        cross_isa: largest difference from this host by form of the network; None where nothing was compared.
-        remarks: what was found beside that, one line each.
-    """
-
-    name: str
-    board: str
-    environment: str
-    via: str
-    reachable: bool
-    problem: str | None
-    warnings: tuple[str, ...] = ()
-    agent_version: str | None = None
-    protocol_version: int | None = None
-    emulated: bool | None = None
-    runtime: str | None = None
-    providers: tuple[str, ...] = ()
-    memory_total_bytes: int | None = None
-    memory_available_bytes: int | None = None
-    storage_free_bytes: int | None = None
-    round_trip_ms: float | None = None
-    canary: str | None = None
-    cross_isa: dict[str, float] | None = None
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def fit(self) -> bool:
-        """Whether a run may count on it."""
-        return self.problem is None
-
-    def as_json(self) -> dict[str, object]:
-        """The same as plain JSON values, for `--json`."""
-        return {**asdict(self), "fit": self.fit}
+__all__ = ["TargetHealth", "check_targets"]
 
 
 def check_targets(
@@ -84,8 +47,9 @@ def check_targets(
     stop: threading.Event | None = None,
     on_result: Callable[[TargetHealth], None] | None = None,
     cases: Callable[[], Sequence[IsaCase]] | None = None,
+    limit_s: float = LIMIT_S,
 ) -> list[TargetHealth]:
-    """Ask every target, several at once; a target that fails is a result, not an exception.
+    """Ask every target, all at once; a target that fails is a result, not an exception.
 
     Args:
         targets: entries of the lab file.
@@ -93,51 +57,120 @@ def check_targets(
         stop: ends the check early.
         on_result: called as each answer comes, from the thread that asked.
         cases: networks to compare boards of another instruction set with this host by; asked for once, if at all.
+        limit_s: for one board, once it answers.
 
     Returns:
         One result a target, in the order of `targets`.
     """
     if not targets:
         return []
+    stop = stop if stop is not None else threading.Event()
     reference = canary()
     with tempfile.TemporaryDirectory(prefix="quantrig-check-") as temporary:
         folder = Path(temporary)
         network = folder / "canary.onnx"
         network.write_bytes(reference.model)
-
-        comparison = _Comparison(cases, folder)
+        examiner = _Examiner(network, reference, _Comparison(cases, folder), work_dir or folder, stop, limit_s)
+        started_here = threading.Semaphore(AT_ONCE)
 
         def ask(target: Target) -> TargetHealth:
-            health = _check(target, network, reference, comparison, work_dir or folder, stop)
-            if on_result is not None:
+            with nullcontext() if target.via.address is not None else started_here:
+                health = examiner.examine(target)
+            if on_result is not None and not stop.is_set():
                 on_result(health)
             return health
 
-        with ThreadPoolExecutor(min(AT_ONCE, len(targets)), thread_name_prefix="check") as pool:
-            return list(pool.map(ask, targets))
+        with ThreadPoolExecutor(min(MOST_AT_ONCE, len(targets)), thread_name_prefix="check") as pool:
+            asked = [pool.submit(ask, target) for target in targets]
+            try:
+                wait(asked)
+            except BaseException:  # Ctrl-C: end the calls under way, so that started agents are ended in order
+                stop.set()
+                examiner.cancel()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+            return [one.result() for one in asked]
 
 
-def _check(
-    target: Target,
-    network: Path,
-    reference: Canary,
-    comparison: _Comparison,
-    work_dir: Path,
-    stop: threading.Event | None,
-) -> TargetHealth:
-    base = _Known(target.name, target.board, target.environment, target.via.kind)
-    aside = quarantined(target)
-    story = None if aside is None else aside.sentence
-    try:
-        with connect(target, work_dir=work_dir, stop=stop) as agent:
-            base.info = agent.describe()
-            base.round_trip_ms = _round_trip_ms(agent)
-            base.canary = _fly(agent, network, reference, base.info)
-            base.findings, base.remark = comparison.of(agent, base.info)
-    except (BoardError, UserError) as error:
-        text = error.message if isinstance(error, BoardError) else str(error).removeprefix(f"{target.name}: ")
-        return base.health(text if story is None else f"{story}; today: {text}")
-    return base.health(story)
+class _Examiner:
+    """Asks one board after another, each in a thread of its own."""
+
+    def __init__(
+        self,
+        network: Path,
+        reference: Canary,
+        comparison: _Comparison,
+        work_dir: Path,
+        stop: threading.Event,
+        limit_s: float,
+    ) -> None:
+        self._network = network
+        self._reference = reference
+        self._comparison = comparison
+        self._work_dir = work_dir
+        self._stop = stop
+        self._limit_s = limit_s
+        self._guard = threading.Lock()
+        self._asking: set[AgentClient] = set()
+
+    def cancel(self) -> None:
+        """End every call under way; `stop` was set before."""
+        with self._guard:
+            asking = list(self._asking)
+        for agent in asking:
+            agent.cancel()
+
+    def examine(self, target: Target) -> TargetHealth:
+        """One board's verdict."""
+        began = time.monotonic()
+        known = Known(target)
+        aside = quarantined(target)
+        story = None if aside is None else aside.sentence
+        late = threading.Event()
+        trouble: str | None = None
+        try:
+            with connect(target, work_dir=self._work_dir, stop=self._stop) as agent, self._limited(agent, late):
+                self._ask(agent, known)
+        except (BoardError, UserError) as error:
+            trouble = error.message if isinstance(error, BoardError) else str(error).removeprefix(f"{target.name}: ")
+        if late.is_set():
+            trouble = f"it hangs: not checked within {self._limit_s:.0f} s; restart its agent, or reboot the board"
+        if trouble is not None and story is not None:
+            trouble = f"{story}; today: {trouble}"
+        return known.health(trouble or story, time.monotonic() - began)
+
+    def _ask(self, agent: AgentClient, known: Known) -> None:
+        known.info = info = agent.describe()
+        known.round_trip_ms = _round_trip_ms(agent)
+        if not info.emulated:  # a stand-in's temperatures are those of this machine
+            known.sample = next(iter(agent.telemetry(interval_s=0.1, duration_s=0.1)), None)
+        known.canary = _fly(agent, self._network, self._reference, info)
+        known.findings, remark = self._comparison.of(agent, info)
+        known.remarks = (remark,) if remark else ()
+
+    @contextmanager
+    def _limited(self, agent: AgentClient, late: threading.Event) -> Iterator[None]:
+        """The agent may be cancelled while the block runs: by `cancel`, or because it takes too long."""
+
+        over = threading.Event()
+
+        def watch() -> None:
+            if over.wait(self._limit_s):
+                return
+            late.set()
+            while not over.wait(_AGAIN_S):  # a call that begins a moment later is ended too
+                agent.cancel()
+
+        watcher = threading.Thread(target=watch, name=f"limit-{agent.target}", daemon=True)
+        with self._guard:
+            self._asking.add(agent)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            with self._guard:
+                self._asking.discard(agent)
 
 
 class _Comparison:
@@ -164,77 +197,6 @@ class _Comparison:
         return compare_with_host(agent, self._cases, self._folder), None
 
 
-@dataclass
-class _Known:
-    """What is known of a target so far."""
-
-    name: str
-    board: str
-    environment: str
-    via: str
-    info: BoardInfo | None = None
-    round_trip_ms: float | None = None
-    canary: CanaryVerdict | None = None
-    findings: tuple[IsaFinding, ...] = ()
-    remark: str | None = None
-
-    def health(self, problem: str | None) -> TargetHealth:
-        info = self.info
-        if info is None:
-            return TargetHealth(self.name, self.board, self.environment, self.via, reachable=False, problem=problem)
-        usable = next((r for r in info.runtimes if r.version and not r.problem), None)
-        if problem is None and usable is None:
-            why = "; ".join(f"{r.name}: {r.problem}" for r in info.runtimes) or "none installed"
-            problem = f"no runtime can be used on the board ({why}); install onnxruntime there"
-        if problem is None and self.canary is CanaryVerdict.DIFFERS:
-            problem = "its integer arithmetic differs from the definition of the operators; update its runtime"
-        if problem is None and (failed := [one for one in self.findings if not one.passed]):
-            problem = f"it computes something else than this host ({failed[0].sentence}): update its runtime"
-        return TargetHealth(
-            name=self.name,
-            board=self.board,
-            environment=self.environment,
-            via=self.via,
-            reachable=True,
-            problem=problem,
-            warnings=tuple(self._warnings(info)),
-            agent_version=info.agent_version,
-            protocol_version=info.protocol_version,
-            emulated=info.emulated,
-            runtime=f"{usable.name} {usable.version}" if usable else None,
-            providers=usable.providers if usable else (),
-            memory_total_bytes=info.memory_total_bytes,
-            memory_available_bytes=info.memory_available_bytes,
-            storage_free_bytes=info.storage_free_bytes,
-            round_trip_ms=self.round_trip_ms,
-            canary=None if self.canary is None else self.canary.value,
-            cross_isa={one.name: one.worst for one in self.findings} or None,
-            remarks=tuple(self._remarks()),
-        )
-
-    def _remarks(self) -> list[str]:
-        said = [self.remark] if self.remark else []
-        if self.findings:
-            said.append(f"against this host: {', '.join(one.sentence for one in self.findings)}")
-        return said
-
-    def _warnings(self, info: BoardInfo) -> list[str]:
-        said = []
-        if info.agent_version != __version__:
-            said.append(f"its agent is version {info.agent_version}, this host {__version__}: install the same")
-        if info.board != self.board:
-            said.append(
-                f"the agent says it is {info.board!r}: correct `board` in targets.yaml or start it with --board"
-            )
-        if self.canary is CanaryVerdict.SATURATES:
-            said.append("int8 products saturate in 16 bits (x86 without VNNI): int8 accuracy is not that of a board")
-        if info.memory_available_bytes is not None and info.memory_available_bytes < LOW_MEMORY_BYTES:
-            said.append(f"only {info.memory_available_bytes >> 20} MiB of memory are free: end other programs")
-        if info.storage_free_bytes is not None and info.storage_free_bytes < LOW_STORAGE_BYTES:
-            said.append(f"only {info.storage_free_bytes >> 20} MiB of storage are free: remove files")
-        return said
-
-
 def _round_trip_ms(agent: AgentClient) -> float:
     times = []
     for _ in range(3):
@@ -257,5 +219,6 @@ def _fly(agent: AgentClient, network: Path, reference: Canary, info: BoardInfo |
     try:
         (outputs,) = agent.infer(prepared.network_id, [reference.inputs])
     finally:
-        agent.unload(prepared.network_id)
+        with suppress(BoardError):  # what ended the inference says more
+            agent.unload(prepared.network_id)
     return judge(outputs, reference)

@@ -115,7 +115,7 @@ class AgentClient:
         call = stub.Check.future(health_pb2.HealthCheckRequest(), timeout=timeout_s, wait_for_ready=True)
         try:
             with self._calls.track(call, "a health check", timeout_s=timeout_s):
-                status = call.result().status
+                status = self._calls.result_of(call).status
         except TimedOut as error:
             raise Unreachable(
                 self.target,

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +25,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.protocol import agent_pb2 as pb
+from harness._version import __version__
+from harness.cli.health import health_line
+from harness.targets.board_settings import Settings
 from harness.targets.canary import Canary, CanaryVerdict, canary, judge
-from harness.targets.check import check_targets
+from harness.targets.check import TargetHealth, check_targets
+from harness.targets.health import Known
 from harness.targets.lab import Target
 from harness.targets.spawn import spawned_agent
+from harness.targets.values import BoardInfo, PolicyInfo, RuntimeInfo
+from tests.agents.conftest import AgentProcess
+from tests.agents.settings_boards import jetson
 
 MakeTarget = Callable[..., Target]
 QEMU = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
@@ -140,6 +151,139 @@ def test_wrong_board_in_the_lab_file_is_a_warning(make_target: MakeTarget, tmp_p
         (health,) = check_targets([make_target("address", address=address, board="zcu102")], work_dir=tmp_path)
     assert health.fit
     assert any("'generic'" in warning for warning in health.warnings)
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """The address of something that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def orin(tmp_path: Path) -> Iterator[AgentProcess]:
+    """A Jetson's agent over a tree of its files."""
+    board = jetson(tmp_path / "board")
+    board.put("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n")
+    board.put("sys/class/thermal/thermal_zone0/temp", "57125\n")
+    board.put("sys/class/thermal/thermal_zone1/type", "gpu-thermal\n")
+    board.put("sys/class/thermal/thermal_zone1/temp", "61000\n")
+    agent = AgentProcess(tmp_path / "data", "--board", "jetson-orin-nano", "--board-root", str(board.root))
+    yield agent
+    agent.process.send_signal(signal.SIGCONT)
+    agent.kill()
+
+
+def test_the_state_of_a_board_is_told(make_target: MakeTarget, orin: AgentProcess, tmp_path: Path) -> None:
+    target = make_target("address", name="orin", address=orin.address, board="jetson-orin-nano")
+    (health,) = check_targets([target], work_dir=tmp_path)
+    assert health.fit
+    assert (health.clocks_locked, health.power_mode, health.governor) == (False, "15W", "schedutil")
+    assert (health.temperature_c, health.temperature_zone) == (61.0, "gpu-thermal")
+    assert health.settable == ("power_mode", "governor", "lock_clocks")
+    line = health_line(health, 6)
+    assert line.startswith("orin    yes  ")
+    for word in ("free", "15W", "61 °C", "exact" if health.canary == "exact" else "saturates", "onnxruntime"):
+        assert word in line
+    assert "\n" not in line
+
+
+def test_a_board_that_hangs_is_unfit_and_holds_nobody_up(
+    make_target: MakeTarget, orin: AgentProcess, tmp_path: Path
+) -> None:
+    """Stopped after it answered: the connection stays up and says nothing more."""
+    target = make_target("address", name="orin", address=orin.address, board="jetson-orin-nano")
+    here = make_target("local", name="here")
+    heard: list[tuple[str, float]] = []
+
+    def on_result(health: TargetHealth) -> None:
+        heard.append((health.name, time.monotonic()))
+
+    orin.stub.Describe(pb.DescribeRequest(), timeout=60)
+    orin.process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    hung, fit = check_targets([target, here], work_dir=tmp_path, on_result=on_result)
+    assert (hung.fit, fit.fit) == (False, True)
+    assert heard[0][0] == "here"
+    assert hung.problem is not None
+    assert "no agent answers" in hung.problem
+    assert time.monotonic() - began < 15
+
+
+def test_a_check_that_takes_too_long_is_ended(make_target: MakeTarget, orin: AgentProcess, tmp_path: Path) -> None:
+    target = make_target("address", name="orin", address=orin.address, board="jetson-orin-nano")
+    (late,) = check_targets([target], work_dir=tmp_path, limit_s=0.0)
+    assert not late.fit
+    assert late.problem is not None
+    assert "it hangs: not checked within 0 s" in late.problem
+
+
+def test_dead_boards_are_waited_for_together(make_target: MakeTarget, black_hole: str, tmp_path: Path) -> None:
+    """More of them than are started here at once: each takes eight seconds, and so do all."""
+    targets = [make_target("address", name=f"dead-{number}", address=black_hole) for number in range(20)]
+    began = time.monotonic()
+    found = check_targets(targets, work_dir=tmp_path)
+    assert time.monotonic() - began < 14
+    assert [one.name for one in found] == [target.name for target in targets]
+    assert not any(one.fit for one in found)
+    assert all("dead-3  no   " in health_line(one) for one in found if one.name == "dead-3")
+
+
+def test_stopping_does_not_wait_for_the_dead(make_target: MakeTarget, black_hole: str, tmp_path: Path) -> None:
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    began = time.monotonic()
+    (health,) = check_targets([make_target("address", address=black_hole)], work_dir=tmp_path, stop=stop)
+    assert time.monotonic() - began < 5
+    assert not health.fit
+
+
+def info(**changes: object) -> BoardInfo:
+    """A sound board's description."""
+    policy = PolicyInfo(False, 1, 1, 1, "rlimit", 1.0, 1.0, 1)
+    sound = BoardInfo(
+        __version__, 1, "generic", False, "", "", "", "", "", "x86_64", "3.11", "", 1, (), 1 << 34, 1 << 33, None, 0,
+        1 << 34, (RuntimeInfo("onnxruntime", "1.31.1", ("CPUExecutionProvider",), ""),), (), policy,
+        {"settable": "governor, lock_clocks"},
+    )  # fmt: skip
+    return replace(sound, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings", "problem", "warning"),
+    [
+        ({}, None, None, None),
+        ({"agent_version": "0.0.9"}, None, None, "version 0.0.9"),
+        ({"storage_free_bytes": 1 << 20}, None, "its storage is full (1 MiB free): remove files", None),
+        ({"storage_free_bytes": 200 << 20}, None, None, "only 200 MiB of storage"),
+        ({"memory_available_bytes": 1 << 20}, None, "its memory is full", None),
+        ({"runtimes": ()}, None, "no runtime can be used on the board (none installed)", None),
+        ({}, Settings(lock_clocks=True), None, None),
+        ({"details": {}}, Settings(lock_clocks=True), None, "too old for `settings`"),
+        ({"details": {"settable": "none"}}, Settings(governor="performance"), None, "the board has no governor"),
+        (
+            {"details": {"settable": "none"}},
+            Settings(governor="performance", required=True),
+            "its settings are required and cannot be set: the board has no governor",
+            None,
+        ),
+        ({"details": {"settable": "none", "settings_left": "power_mode is not"}}, None, None, "left it changed"),
+    ],
+)
+def test_verdicts(
+    make_target: MakeTarget,
+    changes: dict[str, object],
+    settings: Settings | None,
+    problem: str | None,
+    warning: str | None,
+) -> None:
+    target = replace(make_target("address", address="127.0.0.1:1"), settings=settings)
+    health = Known(target, info(**changes), canary=CanaryVerdict.EXACT).health(None, 1.0)
+    assert (health.problem or "").startswith(problem or "")
+    assert health.fit is (problem is None)
+    assert [True for one in health.warnings if warning and warning in one] == ([True] if warning else [])
+    if problem is not None:
+        assert problem in health_line(health)
 
 
 def test_no_targets() -> None:
