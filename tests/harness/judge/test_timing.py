@@ -10,9 +10,8 @@ import pytest
 
 from harness.errors import BadResult
 from harness.judge.figure import Network
-from harness.judge.telemetry import network_telemetry
 from harness.judge.timing import block_medians_ms, check_blocks, network_timing, speedup
-from harness.record import BlockRecord, TelemetryRecord
+from harness.record import BlockRecord
 
 F, Q = Network.FLOAT, Network.QUANTIZED
 
@@ -102,30 +101,3 @@ def test_blocks_that_cannot_be_are_refused(changes: dict[str, object]) -> None:
     check_blocks("pi", [block(F, 0, [1.0] * 30)])
     with pytest.raises(BadResult, match="pi: timed block 0 of Floating-Point"):
         check_blocks("pi", [block(F, 0, [1.0] * 30, **changes)])
-
-
-def point(unix_s: float, power_mw: float | None, temperature: float = 40.0) -> TelemetryRecord:
-    return TelemetryRecord(unix_s, {"soc": temperature}, {}, power_mw, "VDD_IN" if power_mw else None, None, None, None)
-
-
-def test_energy_is_the_integral_of_power_over_the_block() -> None:
-    timed = block(F, 0, [10.0] * 100, started_unix_s=100.0, duration_s=1.0)
-    points = [
-        point(99.9, 50.0),
-        point(100.0, 1000.0),
-        point(100.5, 3000.0, 55.0),
-        point(101.0, 1000.0),
-        point(101.1, 9e9),
-    ]
-    seen = network_telemetry(points, [timed], F)
-    assert seen.energy_mj == pytest.approx(2000 / 100)  # mean of the triangle 2,000 mW over 1 s, for 100 samples
-    assert seen.power_w == pytest.approx(2.0)
-    assert (seen.temperature_c, seen.temperature_zone, seen.rail) == (55.0, "soc", "VDD_IN")
-
-
-def test_power_between_blocks_is_an_idle_boards_and_does_not_count() -> None:
-    timed = block(F, 0, [10.0] * 100, started_unix_s=100.0, duration_s=1.0)
-    seen = network_telemetry([point(99.0, 500.0), point(102.0, 600.0, 61.0)], [timed], F)
-    assert (seen.power_w, seen.energy_mj) == (None, None)
-    assert seen.temperature_c == 61.0
-    assert network_telemetry([], [timed], F).temperature_c is None

@@ -111,7 +111,8 @@ def board(kind: str, tree: Tree, folder: Path) -> Iterator[Lab]:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = json.loads(process.stdout.readline())["listening"]
-        with Meddling("bench", grpc.insecure_channel(address)) as client:
+        client = Meddling("bench", grpc.insecure_channel(address))
+        with client:
             client.await_serving(30)
             ids = {}
             for batch, network in ((1, F), (2, Q)):
