@@ -151,7 +151,6 @@ class _Examiner:
     @contextmanager
     def _limited(self, agent: AgentClient, late: threading.Event) -> Iterator[None]:
         """The agent may be cancelled while the block runs: by `cancel`, or because it takes too long."""
-
         over = threading.Event()
 
         def watch() -> None:
