@@ -83,8 +83,8 @@ def paired_bootstrap(
     if n < 2:
         return PairedBootstrap(None, None, None, np.empty(0), 0, n)
     drawn = _pair(formula, first, second, draws(n, resamples, seed))
-    left_out = _pair(formula, first, second, iter([_without_groups(n)]))
-    ends = [_bca(drawn[:, i], float(point[i]), left_out[:, i], confidence) for i in range(3)]
+    left_out = _pair(formula, first, second, iter([without_groups(n)]))
+    ends = [bca(drawn[:, i], float(point[i]), left_out[:, i], confidence) for i in range(3)]
     differences = np.sort(drawn[:, 2][~np.isnan(drawn[:, 2])])
     return PairedBootstrap(ends[0], ends[1], ends[2], differences, resamples, n)
 
@@ -105,7 +105,8 @@ def draws(n: int, resamples: int, seed: int = SEED) -> Iterator[Weights]:
         yield np.bincount(flat.ravel(), minlength=count * n).reshape(count, n).astype(np.float64)
 
 
-def _without_groups(n: int) -> Weights:
+def without_groups(n: int) -> Weights:
+    """The jackknife's weights: all samples but one of at most 200 groups of neighbours, in turn; [groups, n]."""
     groups = min(n, _GROUPS)
     of_group = np.arange(n) * groups // n
     return np.asarray(of_group[None, :] != np.arange(groups)[:, None], np.float64)
@@ -120,7 +121,18 @@ def _pair(formula: Formula, first: Rows, second: Rows, blocks: Iterator[Weights]
     return np.concatenate(parts)
 
 
-def _bca(drawn: _Values, point: float, left_out: _Values, confidence: float) -> Interval | None:
+def bca(drawn: _Values, point: float, left_out: _Values, confidence: float = CONFIDENCE) -> Interval | None:
+    """The bias-corrected and accelerated interval.
+
+    Args:
+        drawn: the figure of every resample; NaN where it is undefined.
+        point: of the samples themselves.
+        left_out: of the samples without one group of them, in turn.
+        confidence: two-sided level.
+
+    Returns:
+        None where too many resamples are undefined.
+    """
     known = np.sort(drawn[~np.isnan(drawn)])
     if math.isnan(point) or len(known) < (1 - _MOST_UNDEFINED) * len(drawn):
         return None
