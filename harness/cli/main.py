@@ -14,10 +14,12 @@ from harness.cli import (
     board_lab,
     console,
     estimate,
+    history,
     lab,
     looking,
     lowering,
     networks,
+    nightly,
     power,
     precision,
     provision,
@@ -57,6 +59,9 @@ app.command("resume")(runs.resume)
 app.command("runs")(runs.list_runs)
 app.command("qualify")(qualify.qualify)
 app.command("verify")(qualify.verify)
+app.command("nightly")(nightly.nightly)
+app.add_typer(history.history_app, name="history")
+app.command("compare")(history.compare)
 app.command("calibrate")(networks.calibrate)
 app.command("quantize")(networks.quantize)
 app.command("sensitivity")(precision.sensitivity)
