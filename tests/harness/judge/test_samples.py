@@ -1,0 +1,78 @@
+"""What a run keeps of each sample: written, read, recomputed, the same bytes each time, and damage is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.errors import UserError
+from harness.judge.evaluate import Evaluation, evaluate
+from harness.judge.figure import Network
+from harness.judge.metrics import own_metric, resolve_metrics
+from harness.judge.samples import read_samples, recompute_all, write_samples
+
+RNG = np.random.default_rng(9)
+SCORES, LABELS = RNG.normal(size=(30, 5)), RNG.integers(0, 5, 30)
+IDS = [f"Bild {index} ä.png" for index in range(30)]
+
+
+def evaluation() -> Evaluation:
+    metrics = [
+        *resolve_metrics(["accuracy_top1", "accuracy_top3", "mean_accuracy"], lambda _: pytest.fail("no import")),
+        own_metric("m:margin", lambda outputs, _labels: np.sort(outputs["x"], axis=1)[:, -1]),
+        own_metric("m:spread", lambda outputs, _labels: float(outputs["x"].std())),
+    ]
+    chunks = [(IDS[i : i + 8], {"x": SCORES[i : i + 8]}, LABELS[i : i + 8]) for i in range(0, 30, 8)]
+    return evaluate(chunks, metrics, target="t", network=Network.FLOAT)
+
+
+def test_the_file_gives_every_value_back_but_that_of_the_whole_set(tmp_path: Path) -> None:
+    made = evaluation()
+    path, digest = write_samples(tmp_path, "this-machine", made, LABELS)
+    assert path == "samples/this-machine.Floating-Point.npz"
+    values = {result.name: result.value for result in made.results}
+    del values["spread"]  # one number over the whole set
+    assert recompute_all(tmp_path / path) == values
+    assert recompute_all((tmp_path / path).read_bytes()) == values
+    kept = read_samples(tmp_path / path)
+    assert kept.ids == tuple(IDS)
+    assert kept.labels is not None
+    np.testing.assert_array_equal(kept.labels, LABELS)
+    right = kept.rows["accuracy_top1"]["rank"] == 0
+    np.testing.assert_array_equal(right, SCORES.argmax(axis=1) == LABELS)
+    again = write_samples(tmp_path / "other", "this-machine", evaluation(), LABELS)
+    assert again == (path, digest)
+
+
+def test_a_changed_row_changes_the_value(tmp_path: Path) -> None:
+    path = tmp_path / write_samples(tmp_path, "t", evaluation(), None)[0]
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays["accuracy_top1/rank"][:3] += 1
+    np.savez(path, allow_pickle=False, **arrays)
+    assert recompute_all(path)["accuracy_top1"] < recompute_all(path)["accuracy_top3"]
+    assert recompute_all(path)["accuracy_top1"] <= evaluation().results[0].value
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
+def test_damage_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"t\.npz: not a readable file of samples"):
+        read_samples(tmp_path / "t.npz")
+
+
+def test_python_objects_are_not_loaded(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", ids=np.array([{"a": 1}], dtype=object))
+    with pytest.raises(UserError, match="not a readable"):
+        read_samples(tmp_path / "t.npz")
+    np.savez(tmp_path / "u.npz", ids=np.array(["a"]), **{"map/detections": np.array([{}], dtype=object)})
+    with pytest.raises(UserError, match="not a readable"):
+        read_samples(tmp_path / "u.npz")
+
+
+def test_a_full_disk_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "samples").write_text("in the way")
+    with pytest.raises(UserError, match="could not be written"):
+        write_samples(tmp_path, "t", evaluation(), None)
