@@ -33,7 +33,7 @@ NETWORK_ROWS = (
 PAIRED_ROWS = (("energy_ratio", "x"), ("energy_net_ratio", "x"), ("pairs_rejected", "pairs"))
 
 NO_TELEMETRY_NOTE = "the board's telemetry does not carry it"
-_TOO_SHORT_NOTE = "no block has three telemetry points inside it: longer blocks carry it (--profile standard)"
+_TOO_SHORT_NOTE = "too few blocks have three telemetry points inside: longer ones carry it (--profile standard)"
 _NO_IDLE_NOTE = "the board's draw at rest was not measured both before and after"
 _ONE_BLOCK_NOTE = "one block: no interval"
 
@@ -119,9 +119,11 @@ def paired_device_figures(
         network: {one.pair: one.net_mj for one in found if one.net_mj is not None}
         for network, found in energies.items()
     }
+    missing = _TOO_SHORT_NOTE if _tells_power(telemetry) else NO_TELEMETRY_NOTE
+    paired = gross[Network.FLOAT].keys() & gross[Network.QUANTIZED].keys()
     return [
-        _ratio_row(context, "energy_ratio", gross, f"gross, {rail}" if rail else "", telemetry, note),
-        _ratio_row(context, "energy_net_ratio", net, f"above idle, {rail}" if rail else "", telemetry, note),
+        _ratio_row(context, "energy_ratio", gross, f"gross, {rail}", missing, note),
+        _ratio_row(context, "energy_net_ratio", net, f"above idle, {rail}", _NO_IDLE_NOTE if paired else missing, note),
         _rejected_row(context, blocks, telemetry, steady or {}),
     ]
 
@@ -167,18 +169,14 @@ def _ratio_row(
     metric: str,
     energies: Mapping[Network, Mapping[int, float]],
     told: str,
-    telemetry: Sequence[TelemetryRecord],
+    missing: str,
     note: str,
 ) -> Figure:
     both = (energies[Network.FLOAT], energies[Network.QUANTIZED])
     ratio: GeometricMean | None = energy_ratio(*both)
     if ratio is None:
-        if both[0].keys() & both[1].keys():
-            why = "a pair drew no more than the board at rest: no ratio"
-        elif told:
-            why = _NO_IDLE_NOTE
-        else:
-            why = _TOO_SHORT_NOTE if _tells_power(telemetry) else NO_TELEMETRY_NOTE
+        drew_less = "a pair drew no more than the board at rest: no ratio"
+        why = drew_less if both[0].keys() & both[1].keys() else missing
         return context.figure(Network.RATIO, metric, None, "x", notes=(why,))
     ends = (ratio.interval.low, ratio.interval.high) if ratio.interval else None
     return context.figure(

@@ -8,6 +8,10 @@ from dataclasses import replace
 from harness.record import BlockRecord
 
 
+#: With fewer clean pairs there is no interval, and nothing that a throttled board's figures could be judged by.
+LEAST_CLEAN = 2
+
+
 def clean_pairs(blocks: Sequence[BlockRecord]) -> list[BlockRecord]:
     """The blocks whose pair was not rejected: neither half of it is `disturbed`, in the order given."""
     rejected = rejected_pairs(blocks)
@@ -31,7 +35,7 @@ def judged_blocks(blocks: Sequence[BlockRecord]) -> tuple[list[BlockRecord], str
     """
     rejected = rejected_pairs(blocks)
     clean = clean_pairs(blocks)
-    if not rejected or len({block.pair for block in clean}) >= 2:
+    if not rejected or len({block.pair for block in clean}) >= LEAST_CLEAN:
         return clean, ""
     why = "from rejected pairs too: fewer than two were clean"
     return [replace(block, disturbed=()) for block in blocks], why

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.judge.figure import Network
-from harness.judge.rejected import rejected_pairs
+from harness.judge.rejected import LEAST_CLEAN, rejected_pairs
 from harness.record import BlockRecord, SteadyClock, TelemetryRecord
 
 #: A clock below this share of the run's own steady clock rejects the pair (docs/results.md, 'Rejected pairs').
@@ -101,10 +101,13 @@ def too_many_rejected(rejected: int, pairs: int) -> bool:
 
 
 def throttled(blocks: Sequence[BlockRecord]) -> str | None:
-    """Why a target with these blocks counts as throttled, with the remedy; None where it does not."""
+    """Why a target with these blocks counts as throttled, with the remedy; None where it does not.
+
+    A fifth of its pairs were rejected and at least five, or so many that fewer than two are left.
+    """
     rejected = rejected_pairs(blocks)
     pairs = len({block.pair for block in blocks})
-    if not too_many_rejected(len(rejected), pairs):
+    if not too_many_rejected(len(rejected), pairs) and not (rejected and pairs - len(rejected) < LEAST_CLEAN):
         return None
     return (
         f"{len(rejected)} of {pairs} pairs of blocks were rejected ({most_frequent(rejected)}); cool the board, lock "

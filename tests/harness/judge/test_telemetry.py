@@ -177,6 +177,7 @@ def test_what_is_missing_is_empty_with_its_reason() -> None:
     assert "three telemetry points" in value(seldom, F, "energy_mj")[1]
     assert value(idles_high, Q, "energy_net_mj")[0] == pytest.approx(-2000 / 100)  # told as it is
     assert "no more than the board at rest" in value(idles_high, R, "energy_net_ratio")[1]
+    assert "three telemetry points" in value(seldom, R, "energy_net_ratio")[1]
 
 
 def test_rejected_pairs_are_counted_with_their_reasons() -> None:

@@ -181,3 +181,5 @@ def test_a_board_that_was_never_clean_is_published_as_throttled_and_not_empty() 
     assert len(counted) == 18
     assert clean_pairs(counted) == counted
     assert "rejected pairs too" in note
+    assert throttled(table({0: ("x",), 1: ("x",)}, 3)) is not None  # a budget ended it: too few for five, one is left
+    assert throttled(table({0: ("x",)}, 3)) is None
