@@ -29,17 +29,12 @@ def qualify(
     key: Annotated[
         Path | None, typer.Option("--key", help="Signing key, in place of the policy's `key`.", metavar="DIR")
     ] = None,
-    profile: Annotated[
-        str | None, typer.Option("--profile", help="In place of the policy's: quick, standard or release.")
-    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything; touch no board.")] = False,
     as_json: Json = False,
     brief: Brief = False,
     store: StoreUrl = None,
 ) -> int:
     """Gates → verdict → evidence bundle. Exit 0 pass, 1 a gate failed, 3 a board failed, 4 inconclusive."""
-    from dataclasses import replace
-
     from harness.cli.display import watching
     from harness.evidence.policy import load_policy
     from harness.evidence.qualify import (
@@ -54,8 +49,6 @@ def qualify(
 
     run_ids = [name for text in runs or () for name in names(text) or ()]
     asked = load_policy(policy)
-    if profile is not None:
-        asked = replace(asked, profile=profile)
     folder = out_folder(asked, out)
     plans = [] if run_ids else plan_policy(asked, folder)
     if dry_run:

@@ -27,6 +27,8 @@ from harness.store import Store
 
 #: Beyond it outputs are represented by their digests: nobody wants to send a bundle of gigabytes by accident.
 MOST_OUTPUT_BYTES = 512 << 20
+#: What decides and what words it: modules, templates, tables.
+_CODE = (".py", ".j2", ".css", ".csv")
 Contents = dict[str, bytes | Path]
 
 
@@ -155,10 +157,10 @@ def environment_json() -> bytes:
 
 
 def code_digest() -> str:
-    """sha256 over the names and contents of all modules of `harness`: which code decided."""
+    """sha256 over the names and contents of all modules and templates of `harness`: which code decided."""
     root = Path(harness.__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(one for end in _CODE for one in root.rglob(f"*{end}")):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -134,6 +134,10 @@ def judge_runs(policy: Policy, run_ids: Sequence[str], store: Store) -> list[tup
             raise UserError(f"run {record.run_id} is of job {record.job_name}; {policy.path} has {', '.join(jobs)}")
         entry, job = jobs[record.job_name]
         _same_metrics(record, job)
+        if (record.profile, record.split) != (policy.profile, policy.split):
+            asked = f"{policy.profile} on the {policy.split} split"
+            said = f"run {record.run_id} was measured {record.profile} on the {record.split} split"
+            raise UserError(f"{said}; {policy.path} asks for {asked}: run it again, or change the policy")
         judged.append((entry.position, judged_again(record, job.gates), summary.out))
         there = {target.name for target in record.targets}
         for name in entry.targets or policy.targets or ():

@@ -18,8 +18,10 @@ from harness._version import __version__
 from harness.errors import ExitCode, UserError
 from harness.evidence.compare import compare_run
 from harness.evidence.container import Container
+from harness.evidence.gather import code_digest
 from harness.evidence.keys import fingerprint, parse_public, public_pem, signed_by
 from harness.evidence.manifest import (
+    ENVIRONMENT,
     MANIFEST,
     PAGE,
     POLICY,
@@ -117,8 +119,9 @@ def verify_bundle(path: Path, key: Ed25519PublicKey | None = None) -> Verificati
         return found  # figures of altered data mean nothing
     try:
         _content(container, manifest, found)
-    except (UserError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        found.differences.append(f"the content cannot be used: {error}")
+    except Exception as error:  # noqa: BLE001 (a stranger's arrays and networks may break any library that reads them)
+        known = isinstance(error, UserError | ValueError)
+        found.differences.append(f"the content cannot be used: {'' if known else f'{type(error).__name__}: '}{error}")
     return found
 
 
@@ -168,29 +171,38 @@ def _entries(container: Container, manifest: Manifest, found: Verification) -> N
 
 
 def _content(container: Container, manifest: Manifest, found: Verification) -> None:
-    same_version = manifest.quantrig == __version__
-    if not same_version:
-        found.remarks.append(
-            f"made by quantrig {manifest.quantrig}, verified by {__version__}: notes and pages are not compared, and a "
-            "difference may come from an estimator that was changed"
-        )
+    same_code = _same_code(container, manifest, found)
     # a policy without a name of its own is called as its file was
     policy = parse_policy(container.content(POLICY).decode("utf-8-sig"), Path(f"{manifest.policy}.yaml"))
     if policy.name != manifest.policy:
         found.differences.append(f"the manifest calls the policy {manifest.policy}, {POLICY} says {policy.name}")
     judged: list[tuple[ListedRun, RunRecord]] = []
     for run in manifest.runs:
-        record = _run(container, run, policy, found, notes=same_version)
+        record = _run(container, run, policy, found, notes=same_code)
         if record is not None:
             judged.append((run, record))
             found.remarks += [f"{run.job}: {what}: {why}" for what, why in run.absent.items()]
     _complete(manifest, policy, judged, found)
     if found.verdict is None or manifest.verdict != found.verdict:
         found.differences.append(f"the verdict is stated as {manifest.verdict}, the gates say {found.verdict}")
-    if same_version and not found.differences:
+    if same_code and not found.differences:
         page = decision_html(policy, [record for _, record in judged], manifest.created, found.signer)
         if page.encode() != container.content(PAGE):
             found.differences.append(f"{PAGE}: not the page that these figures make")
+
+
+def _same_code(container: Container, manifest: Manifest, found: Verification) -> bool:
+    """Whether the code that judged is this one; only then must wording agree to the letter."""
+    environment = json.loads(container.content(ENVIRONMENT))
+    code = environment.get("code", {}) if isinstance(environment, dict) else {}
+    if isinstance(code, dict) and code.get("sha256") == code_digest():
+        return True
+    other = __version__ if manifest.quantrig != __version__ else f"other code of {__version__}"
+    found.remarks.append(
+        f"made by quantrig {manifest.quantrig}, verified by {other}: notes and pages are not compared, and a "
+        "difference may come from an estimator that was changed"
+    )
+    return False
 
 
 def _run(container: Container, run: ListedRun, policy: Policy, found: Verification, *, notes: bool) -> RunRecord | None:
@@ -207,6 +219,9 @@ def _run(container: Container, run: ListedRun, policy: Policy, found: Verificati
     record = load(container.content(label).decode("ascii"), label)
     if (record.run_id, record.job_name) != (run.run_id, run.job):
         found.differences.append(f"{label}: it is of run {record.run_id}, the manifest says {run.run_id}")
+    if (record.profile, record.split) != (policy.profile, policy.split):
+        asked = f"{policy.profile} on the {policy.split} split"
+        found.differences.append(f"{run.job}: measured {record.profile} on the {record.split} split, not {asked}")
     gates = _gates(record, run, policy, found)
     outputs = json.loads(read("outputs.json") or b"{}")
     if not isinstance(outputs, dict):
