@@ -123,6 +123,8 @@ def _authority(target: Target, ca: Path | None) -> Path:
         if not (ca / "ca-key.pem").is_file():
             raise UserError(f"--ca {ca}: no ca-key.pem there; name the folder that `quantrig certificates create` made")
         return ca
+    if target.via.machine is not None and target.via.tls is not None:
+        return target.via.tls.parent / "ca"  # the emulated lab's own (`harness.targets.qemu_system.keys`)
     beside = target.base / AUTHORITY
     # Made in the user's configuration, not beside the lab file: that often lies in a repository, a key never should.
     return beside if (beside / "ca-key.pem").is_file() else user_config_path("quantrig") / AUTHORITY

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UserError
 from harness.targets.addresses import Address
+from harness.targets.qemu_system.guest import AGENT_PORT
 
 if TYPE_CHECKING:
     from harness.targets.lab import ServiceKind, Target
@@ -69,7 +70,7 @@ def choose_layout(target: Target, report: BoardReport) -> Layout:
     """
     ssh = target.ssh
     assert ssh is not None  # a session is open
-    if target.via.kind != "address" or target.via.address is None:
+    if target.via.address is None:
         raise UserError(
             f"{target.name}: `via: {target.via.kind}` is on this machine; to install an agent on the board write "
             f'via: {{address: "{ssh.host}:50443", tls: lab}}'
@@ -78,7 +79,11 @@ def choose_layout(target: Target, report: BoardReport) -> Layout:
     if address.path is not None:
         raise UserError(f"{target.name}: a unix socket is not on another machine; write HOST:PORT in `address`")
     wildcard = "[::]" if ":" in address.host else "0.0.0.0"  # noqa: S104 (mutual TLS, or the agent itself refuses)
-    listen = f"{'127.0.0.1' if address.is_local else wildcard}:{address.port}"
+    if target.via.machine is not None:
+        # QEMU forwards a port of this machine's loopback to the board's own.
+        listen, port = f"{wildcard}:{AGENT_PORT}", AGENT_PORT
+    else:
+        listen, port = f"{'127.0.0.1' if address.is_local else wildcard}:{address.port}", address.port
     kind, sudo = _service(target, ssh.service, report)
     of_system = kind != "user" and (report.uid == 0 or bool(sudo))
     default = SYSTEM_FOLDER if of_system else f"{report.home.rstrip('/')}/{USER_FOLDER}"
@@ -90,7 +95,7 @@ def choose_layout(target: Target, report: BoardReport) -> Layout:
         unit=f"{units[kind]}/{UNIT}" if kind in units else None,
         listen=listen,
         encrypted=address.tls is not None,
-        port=address.port,
+        port=port,
     )
 
 

@@ -65,6 +65,8 @@ def agent_command(target: Target, layout: Layout, *, data: str, tls: str) -> lis
         tls: folder of certificates, used where the address has TLS.
     """
     command = [layout.agent, "serve", "--listen", layout.listen, "--board", target.board, "--data", data]
+    if target.via.machine is not None:
+        command.append("--emulated")  # the agent itself refuses to time anything
     return [*command, "--tls", tls] if layout.encrypted else command
 
 
