@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from harness.record import BlockRecord
 
-
 #: With fewer clean pairs there is no interval, and nothing that a throttled board's figures could be judged by.
 LEAST_CLEAN = 2
 
