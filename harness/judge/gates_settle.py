@@ -7,6 +7,8 @@ import math
 from harness.judge.figure import Figure, Source
 from harness.judge.gates_units import value_text
 from harness.judge.gates_values import Gate, Rule
+from harness.judge.noninferiority import fewest_samples, samples_needed
+from harness.judge.statistics import tango
 
 #: Normal quantiles of a two-sided 95 % interval and of a power of 80 %. Planning with both is the usual sample-size
 #: formula n = (z_a + z_b)^2 variance / distance^2 (e.g. Chow, Shao, Wang, Sample Size Calculations in Clinical
@@ -54,10 +56,34 @@ def _samples(gate: Gate, n: int | None, value: float, interval: tuple[float, flo
     times = _times(worst - loss, gate.threshold - loss)
     if loss >= gate.threshold:
         return f"a loss of {seen} seen, margin {margin}: more than {n:,} samples would rather show a fail"
-    if times is None:
+    share = _discordant_share(value, interval, n) if gate.unit == "fraction" else None
+    if share is not None:
+        needed = max(samples_needed(gate.threshold, share, difference=loss), fewest_samples(gate.threshold))
+    elif times is not None:
+        needed = math.ceil(n * times)
+    else:
         return f"a loss of {seen} seen, margin {margin}: no reasonable number of samples passes it"
-    needed = math.ceil(n * times)
-    return f"about {needed:,} samples needed (power 80 %), {n:,} given"
+    return f"about {max(needed, n + 1):,} samples needed (power 80 %), {n:,} given"
+
+
+def _discordant_share(value: float, interval: tuple[float, float], n: int) -> float | None:
+    """Share of samples that just one network got right, from Tango's interval; None for an interval of another kind.
+
+    With the difference known the interval widens with every discordant pair: the one count that gives it is found by
+    bisection, and nothing has to be read out of a note.
+    """
+    difference = round(value * n)
+    if abs(value * n - difference) > 1e-6:
+        return None
+    low, high = 0, (n - abs(difference)) // 2  # samples on the side that has fewer
+    while low < high:
+        middle = (low + high) // 2
+        found = tango(max(difference, 0) + middle, max(-difference, 0) + middle, n)
+        low, high = (middle + 1, high) if found.low > interval[0] + 1e-9 else (low, middle)
+    only = (max(difference, 0) + low, max(-difference, 0) + low)
+    found = tango(*only, n)
+    same = math.isclose(found.low, interval[0], abs_tol=1e-6) and math.isclose(found.high, interval[1], abs_tol=1e-6)
+    return sum(only) / n if same else None
 
 
 def _times(half: float, distance: float) -> float | None:

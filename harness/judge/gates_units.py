@@ -171,6 +171,7 @@ def _examples(unit: str, *, difference: bool) -> list[str]:
 
 def value_text(value: float, unit: str, *, difference: bool = False) -> str:
     """A threshold or a figure for a reader: `20 ms`, `97 %`, `1 pt`, `1.2x`, `200 MB`."""
+    value += 0.0  # no minus before a zero
     if unit == "fraction":
         return f"{100 * value:.6g} {'pt' if difference else '%'}"
     if unit == "percent":
