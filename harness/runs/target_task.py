@@ -43,6 +43,7 @@ from harness.runs.timing import Timing
 from harness.store import Store
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
+from harness.targets.health import skew
 from harness.targets.lab import Target
 from harness.targets.qemu_system.use import reachable
 from harness.targets.quarantine import must_be_free
@@ -388,6 +389,8 @@ class TargetTask:
                 f"targets.yaml says {self.target.board}, the agent says {info.board} ({info.architecture}): start it "
                 f"with --board {self.target.board} if it is one"
             )
+        if different := skew(info):
+            notes.append(f"{different}: both work together, figures of one version are compared more easily")
         return tuple(notes)
 
     def _save(self, **changes: object) -> None:

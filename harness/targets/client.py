@@ -21,7 +21,7 @@ from types import TracebackType
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from agents.protocol import PROTOCOL_VERSION
+from agents.protocol import OLDEST_PROTOCOL_VERSION, PROTOCOL_VERSION
 from agents.protocol import agent_pb2 as pb
 from agents.protocol.agent_pb2_grpc import AgentStub
 from harness._version import __version__
@@ -128,7 +128,7 @@ class AgentClient:
         """Who and what the board is, asked anew at every call (memory and storage change).
 
         Raises:
-            Refused: the agent speaks a newer protocol.
+            Refused: the agent speaks a newer protocol, or one so old that this host cannot.
             BadResult: a description that cannot be.
         """
         call = self._stub.Describe.future(pb.DescribeRequest(), timeout=DESCRIBE_TIMEOUT_S)
@@ -141,6 +141,13 @@ class AgentClient:
                 f"agent {self._checker.texts([reply.agent_version], 'versions')[0]} speaks protocol "
                 f"{reply.protocol_version}, this quantrig {__version__} speaks {PROTOCOL_VERSION}; "
                 "update quantrig on this host, or install its agent version on the board",
+            )
+        if reply.protocol_version < OLDEST_PROTOCOL_VERSION:
+            raise Refused(
+                self.target,
+                f"agent {self._checker.texts([reply.agent_version], 'versions')[0]} speaks protocol "
+                f"{reply.protocol_version}, this quantrig {__version__} needs {OLDEST_PROTOCOL_VERSION} or newer; "
+                f"upgrade the agent with `quantrig targets provision {self.target}`",
             )
         info = self._checker.board(reply)
         with self._lock:
