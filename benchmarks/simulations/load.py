@@ -1,4 +1,4 @@
-"""A load generator: processes that are busy and idle by turns, at seeded random, so that a machine is noisy on purpose."""
+"""A load generator: processes that are busy and idle by turns, at seeded random: a machine noisy on purpose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record noise to replay: `python -m benchmarks.simulations.record OUT.json` times one network against itself under load.
+"""`python -m benchmarks.simulations.record OUT.json`: noise to replay, one network timed against itself under load.
 
 Every group is a fresh pair of processes; a group's blocks are in the order they were taken (ABBA). Kept of each block:
 ln of its p50, p90 and p99 in ns.
@@ -25,7 +25,7 @@ def fixed(block_s: float, pairs: int) -> Profile:
 
 
 def summary(block: BlockRecord) -> list[float]:
-    """ln of p50, p90, p99."""
+    """The ln of p50, p90 and p99."""
     return [round(float(value), 5) for value in np.log(np.quantile(block.latency_ns, (0.5, 0.9, 0.99)))]
 
 

@@ -1,4 +1,4 @@
-"""The same network as both arms on this machine, each time in two fresh processes: what timing without a difference is."""
+"""The same network as both arms on this machine: what timing makes of no difference."""
 
 from __future__ import annotations
 

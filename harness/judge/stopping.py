@@ -7,6 +7,11 @@ n = ceil((t_{.975,n0-1} s / goal)^2), at least n0 and at most the cap; and the i
 mean +- t_{.975,n0-1} s / sqrt(n), still with the first stage's s. Under normality the mean is independent of s, so the
 coverage is exactly 95 % (C. Stein, Annals of Mathematical Statistics 16, 1945). A rule that looks at the interval after
 every pair and stops when it happens to be narrow has no such property.
+
+Real disturbances also come after the first stage. So the spread of all rounds has to agree: while Student's interval
+from all of them is wider than the goal, timing goes on, and the wider of the two intervals is the one that is given.
+That never narrows Stein's: how many rounds are taken still depends on spreads alone, of which the mean is independent,
+so |mean| sqrt(n) / s follows the same t distribution whatever n comes to.
 """
 
 from __future__ import annotations
@@ -111,7 +116,9 @@ def rounds(pairs: Mapping[int, float]) -> list[float]:
 
 
 def rounds_needed(rule: StoppingRule, log_ratios: Sequence[float]) -> int:
-    """How many rounds the goal takes: the first stage while that is not full, then what its spread asks for.
+    """How many rounds the goal takes.
+
+    The first stage while that is not full, then what its spread asks for, then what the spread of all asks for.
 
     Args:
         rule: first stage, goal and cap.
@@ -119,21 +126,22 @@ def rounds_needed(rule: StoppingRule, log_ratios: Sequence[float]) -> int:
     """
     if len(log_ratios) < rule.first_stage:
         return min(rule.first_stage, rule.most_rounds)
-    reach = _reach(log_ratios[: rule.first_stage])
-    needed = math.ceil(min((reach / rule.goal) ** 2, 1e9) - 1e-9) if rule.goal > 0 else rule.most_rounds
+    needed = _rounds_for(rule, _reach(log_ratios[: rule.first_stage]))
+    if len(log_ratios) >= needed:
+        needed = max(needed, _rounds_for(rule, _reach(log_ratios)))
     return min(max(needed, rule.first_stage), rule.most_rounds)
 
 
 def half_width(log_ratios: Sequence[float], first_stage: int) -> float:
-    """Half Stein's 95 % interval of ln(ratio); infinite with fewer than two rounds.
+    """Half the 95 % interval of ln(ratio): the wider of Stein's and Student's; infinite with fewer than two rounds.
 
     Args:
         log_ratios: of the rounds that count, in order.
-        first_stage: n0; where fewer rounds are there, all of them give the spread and this is Student's interval.
+        first_stage: n0; where fewer rounds are there, the two are one.
     """
     if len(log_ratios) < 2:
         return math.inf
-    return _reach(log_ratios[:first_stage]) / math.sqrt(len(log_ratios))
+    return max(_reach(log_ratios[:first_stage]), _reach(log_ratios)) / math.sqrt(len(log_ratios))
 
 
 def decide(
@@ -159,6 +167,10 @@ def decide(
     else:
         outcome = Outcome.OPEN
     return Decision(outcome, 2 * done, rejected, wide, rule)
+
+
+def _rounds_for(rule: StoppingRule, reach: float) -> int:
+    return math.ceil(min((reach / rule.goal) ** 2, 1e9) - 1e-9) if rule.goal > 0 else rule.most_rounds
 
 
 def _reach(first: Sequence[float]) -> float:
