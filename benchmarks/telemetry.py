@@ -1,12 +1,14 @@
-"""What watching a board costs the block it watches: blocks with telemetry at its fastest beside blocks without."""
+"""What watching a board costs the block it watches: blocks with a run's own telemetry beside them, and without.
+
+At the rate of a run and at the fastest that an agent allows, alternating with unwatched blocks of the same network. A
+run states the same of itself (`observer_cost_percent`) from every fourth pair, which it leaves unwatched.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,19 +19,22 @@ import psutil
 from benchmarks.agent import client, running_agent
 from benchmarks.bare_loop import LEAST_ITERATIONS, inputs
 from benchmarks.figures import Effort, Goal, Result, Row
+from harness.runs.block_watch import INTERVAL_S, SHORT_BLOCK_INTERVAL_S, TelemetryStream
 from harness.targets.client import AgentClient
 from harness.targets.values import SessionChoice
 
 REPOSITORY = Path(__file__).parents[1]
 DIGITS = REPOSITORY / "harness/demo/digits.onnx"
 SQUEEZENET = REPOSITORY.parent / "shared/data/models/squeezenet1.1.onnx"
-#: The fastest that an agent samples.
-INTERVAL_S = 0.1
+#: As runs sample beside blocks of a second, and the fastest that an agent does.
+INTERVALS_S = (INTERVAL_S, SHORT_BLOCK_INTERVAL_S)
+#: The cost is far below a block's own scatter: twice the usual pairs halve the interval by 0.7.
+_PAIRS_FACTOR = 2
 GOAL = Goal("ratio", most=1.01)
 
 
 def run(effort: Effort) -> Result:
-    """Interleaved blocks, ABBA, for each network, one thread, telemetry of this machine."""
+    """Interleaved blocks, ABBA, for each network and rate, one thread, telemetry of this machine."""
     models = [DIGITS]
     skipped: tuple[str, ...] = ()
     if SQUEEZENET.exists():
@@ -56,29 +61,38 @@ def _compare(agent: AgentClient, model: Path, effort: Effort) -> Iterator[Row]:
     agent.load_inputs(network.network_id, inputs(session))
     del session
 
-    def block(*, watched: bool) -> tuple[float, float]:
-        """Median and mean in ms."""
-        with _watching(agent) if watched else contextlib.nullcontext():
-            timed = agent.time_block(network.network_id, min_iterations=LEAST_ITERATIONS, min_duration_s=effort.block_s)
+    def block(interval_s: float | None) -> tuple[float, float]:
+        """Median and mean in ms; watched with that interval, or not."""
+        stream = TelemetryStream(agent, interval_s) if interval_s is not None else None
+        if stream is not None:
+            stream.start()
+            stream.after(0.0)  # the board's tools have started, and the first sample was taken
+        timed = agent.time_block(network.network_id, min_iterations=LEAST_ITERATIONS, min_duration_s=effort.block_s)
+        if stream is not None:
+            stream.stop()
         return statistics.median(timed.latency_ns) / 1e6, statistics.fmean(timed.latency_ns) / 1e6
 
-    block(watched=True)
-    block(watched=False)
-    pairs = []
-    for number in range(effort.repetitions):
-        first = block(watched=number % 2 == 0)
-        second = block(watched=number % 2 == 1)
-        pairs.append((first, second) if number % 2 == 0 else (second, first))
+    block(None)
+    # The rates take turns too, so that a load that comes and goes falls on both.
+    pairs: dict[float, list[tuple[tuple[float, float], tuple[float, float]]]] = {one: [] for one in INTERVALS_S}
+    for number in range(_PAIRS_FACTOR * effort.repetitions):
+        for interval_s in INTERVALS_S:
+            if number % 2 == 0:
+                watched, alone = block(interval_s), block(None)
+            else:
+                alone, watched = block(None), block(interval_s)
+            pairs[interval_s].append((watched, alone))
     agent.unload(network.network_id)
-    for at, name in enumerate(("p50", "mean")):
-        yield Row(
-            figure=f"{name} latency of a block watched at {1 / INTERVAL_S:g} Hz, {model.stem}, 1 thread",
-            unit="ms",
-            ours=tuple(watched[at] for watched, _ in pairs),
-            peer_name="the same block unwatched",
-            peer=tuple(alone[at] for _, alone in pairs),
-            goal=GOAL,
-        )
+    for interval_s, taken in pairs.items():
+        for at, name in enumerate(("p50", "mean")):
+            yield Row(
+                figure=f"{name} latency of a block watched at {1 / interval_s:g} Hz, {model.stem}, 1 thread",
+                unit="ms",
+                ours=tuple(watched[at] for watched, _ in taken),
+                peer_name="the same block unwatched",
+                peer=tuple(alone[at] for _, alone in taken),
+                goal=GOAL,
+            )
 
 
 def _processor_time(agent: AgentClient, pid: int, effort: Effort) -> Row:
@@ -91,35 +105,15 @@ def _processor_time(agent: AgentClient, pid: int, effort: Effort) -> Row:
 
     shares = []
     for _ in range(max(effort.repetitions // 3, 1)):
-        with _watching(agent):
-            began, before = time.perf_counter(), used_s()
-            time.sleep(4 * effort.block_s)
-            shares.append(100 * (used_s() - before) / (time.perf_counter() - began))
+        stream = TelemetryStream(agent, SHORT_BLOCK_INTERVAL_S)
+        stream.start()
+        stream.after(0.0)
+        began, before = time.perf_counter(), used_s()
+        time.sleep(4 * effort.block_s)
+        shares.append(100 * (used_s() - before) / (time.perf_counter() - began))
+        stream.stop()
     return Row(
-        figure=f"processor time of an agent that samples at {1 / INTERVAL_S:g} Hz",
+        figure=f"processor time of an agent that samples at {1 / SHORT_BLOCK_INTERVAL_S:g} Hz",
         unit="% of a core",
         ours=tuple(shares),
     )
-
-
-@contextlib.contextmanager
-def _watching(agent: AgentClient) -> Iterator[None]:
-    """A stream of samples, taken and thrown away."""
-    started, done = threading.Event(), threading.Event()
-
-    def take() -> None:
-        samples = agent.telemetry(INTERVAL_S)
-        for _ in samples:
-            started.set()
-            if done.is_set():
-                break
-        del samples  # closed, and with it the stream on the board
-
-    reader = threading.Thread(target=take, name="telemetry")
-    reader.start()
-    started.wait()
-    try:
-        yield
-    finally:
-        done.set()
-        reader.join()
