@@ -21,6 +21,8 @@ NAMES = (
     "overhead",
     "lowering",
     "performance_models",
+    "simulations",
+    "change_points",
     *QUANTIZER,
 )
 #: Names that stand for several.

@@ -20,6 +20,8 @@ class Goal:
     def text(self, unit: str) -> str:
         """As a reader writes it: "≥ 2x", "≤ 60 MB"."""
         mark = "x" if self.of == "ratio" else f" {unit}"
+        if self.least is not None and self.most is not None:
+            return f"{self.least:g}-{self.most:g}{mark}"
         sign, limit = ("≥", self.least) if self.least is not None else ("≤", self.most)
         return f"{sign} {limit:g}{mark}"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -30,10 +31,11 @@ def load(processes: int = 1, seed: int = 0) -> Iterator[None]:
 
 
 def main(seed: int) -> None:
-    """Be busy and idle by turns until killed; half of the busy stretches compute, the others copy memory."""
+    """Be busy and idle by turns while the parent lives; half of the busy stretches compute, the others copy memory."""
+    parent = os.getppid()
     rng = random.Random(seed)
     block = bytearray(COPIED_BYTES)
-    while True:
+    while os.getppid() == parent:
         end = time.monotonic() + rng.expovariate(1 / BUSY_S)
         copying = rng.random() < 0.5
         number = 1

@@ -61,7 +61,7 @@ def recorded(kind: str, *, centred: bool = True) -> Noise:
 def is_first_arm(blocks: int) -> NDArray[np.bool_]:
     """Which places of the ABBA order belong to the first arm: 0 and 3 of every four."""
     place = np.arange(blocks) % 4
-    return (place == 0) | (place == 3)
+    return np.asarray((place == 0) | (place == 3), np.bool_)
 
 
 def ratios(blocks: Blocks) -> Blocks:

@@ -28,17 +28,20 @@ Repeat = Callable[[Profile], list[BlockRecord]]
 
 
 @contextmanager
-def both_arms() -> Iterator[Repeat]:
+def both_arms(*, one_process: bool = False) -> Iterator[Repeat]:
     """A function that loads the shipped network twice, warms both up and times them as a run would.
 
-    Each arm is a file of its own (the doc string differs), so that each gets a process of its own: where a process
-    happens to lie in memory is part of what a run cannot know.
+    Args:
+        one_process: both arms are the same file, which the agent loads once: what an A/A job does. Else each is a file
+            of its own (the doc string differs) in a process of its own, as the two networks of a run are: where a
+            process happens to lie in memory is part of what a run cannot know.
     """
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         agent = stack.enter_context(running_agent(folder, tls=False))
         connection = stack.enter_context(client(agent.address, None))
-        digests = {network: _ship(connection, network, folder) for network in (Network.FLOAT, Network.QUANTIZED)}
+        arms = (Network.FLOAT, Network.QUANTIZED)
+        digests = {arm: _ship(connection, arms[0] if one_process else arm, folder) for arm in arms}
         feed = inputs(onnxruntime.InferenceSession(DIGITS, providers=["CPUExecutionProvider"]))
 
         def repeat(profile: Profile) -> list[BlockRecord]:
@@ -52,7 +55,7 @@ def both_arms() -> Iterator[Repeat]:
                     timing.warm_up(arm)
                 return timing.run([], lambda: None)
             finally:
-                for network_id in ids.values():
+                for network_id in set(ids.values()):
                     connection.unload(network_id)
 
         yield repeat
