@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_the_file_gives_every_value_back_but_that_of_the_whole_set(tmp_path: Pat
 def test_a_changed_row_changes_the_value(tmp_path: Path) -> None:
     path = tmp_path / write_samples(tmp_path, "t", evaluation(), None)[0]
     with np.load(path) as archive:
-        arrays = dict(archive)
+        arrays: dict[str, Any] = dict(archive)
     arrays["accuracy_top1/rank"][:3] += 1
     np.savez(path, allow_pickle=False, **arrays)
     assert recompute_all(path)["accuracy_top1"] < recompute_all(path)["accuracy_top3"]
