@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from harness.judge.context import TargetContext
 from harness.judge.figure import Figure, Network
 from harness.judge.observer_cost import observer_cost
+from harness.judge.rails import drawn
 from harness.judge.rejected import rejected_pairs
 from harness.judge.statistics import GeometricMean
 from harness.judge.telemetry import (
@@ -229,4 +230,4 @@ def _counted(rejected: Mapping[int, tuple[str, ...]]) -> str:
 
 
 def _tells_power(telemetry: Sequence[TelemetryRecord]) -> bool:
-    return any(point.total_power_mw is not None for point in telemetry)
+    return any(drawn(point) is not None for point in telemetry)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.judge.figure import Network
+from harness.judge.rails import drawn
 from harness.judge.statistics import GeometricMean, Interval, geometric_mean, mean_interval
 from harness.record import BlockRecord, IdleWindow, TelemetryRecord
 
@@ -197,12 +198,8 @@ def _beside(ordered: Sequence[TelemetryRecord], block: BlockRecord) -> list[Tele
 def _power_between(
     ordered: Sequence[TelemetryRecord], began_s: float, ended_s: float
 ) -> list[tuple[float, float, str]]:
-    """(time, total power in mW, rail) of the points in that stretch."""
-    return [
-        (p.unix_s, p.total_power_mw, p.total_power_rail or "unnamed")
-        for p in ordered
-        if began_s <= p.unix_s <= ended_s and p.total_power_mw is not None and math.isfinite(p.total_power_mw)
-    ]
+    """(time, power in mW, rail) of the points in that stretch; see `rails.drawn`."""
+    return [(p.unix_s, *known) for p in ordered if began_s <= p.unix_s <= ended_s and (known := drawn(p)) is not None]
 
 
 def _integral(curve: Sequence[tuple[float, float]]) -> float:

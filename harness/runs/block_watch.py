@@ -23,6 +23,7 @@ from types import TracebackType
 
 from harness.errors import BoardError
 from harness.judge.figure import Network
+from harness.judge.rails import drawn
 from harness.judge.throttling import clock_name, cool_down_s, pair_reasons, steady_clock
 from harness.record import BlockRecord, IdleWindow, SteadyClock, TelemetryRecord
 from harness.runs.interrupt import Interrupted
@@ -197,7 +198,7 @@ class BlockWatch:
             if self._stop.wait(self._stream.interval_s):
                 raise Interrupted
             points = self._stream.points(first)
-            if points and all(point.total_power_mw is None for point in points[:2]) and len(points) >= 2:
+            if len(points) >= 2 and all(drawn(point) is None for point in points[:2]):
                 return None
             passed_s = time.monotonic() - began
             if passed_s >= seconds and (len(points) >= 4 or passed_s >= seconds + _OWED_S):

@@ -11,6 +11,7 @@ import pytest
 from harness.judge.context import TargetContext
 from harness.judge.device_rows import NETWORK_ROWS, PAIRED_ROWS, network_device_figures, paired_device_figures
 from harness.judge.figure import Figure, Network, Source
+from harness.judge.rails import drawn
 from harness.judge.telemetry import IdlePower, block_energies, energy_ratio, idle_power, network_telemetry
 from harness.record import BlockRecord, IdleWindow, SteadyClock, TelemetryRecord
 
@@ -59,6 +60,20 @@ def test_power_between_blocks_is_an_idle_boards_and_does_not_count() -> None:
     assert block_energies([point(100.1, 5.0), point(100.5, 5.0)], [timed], F) == []
     mixed = [point(100.1, 5.0), point(100.3, 5.0), point(100.5, 5.0, rail="VIN"), point(100.7, 5.0)]
     assert block_energies(mixed, [timed], F) == []
+
+
+def test_a_pc_without_a_total_is_told_by_its_packages_and_named_so() -> None:
+    def pc(unix_s: float, package_mw: float, **more: float) -> TelemetryRecord:
+        rails = {"package-0": package_mw, "package-1": 1000.0, "package-0/core": 7e9, "dram": 5e9, **more}
+        return TelemetryRecord(unix_s, {}, rails, None, None, None, None, None)
+
+    points = [pc(100.1 + 0.2 * k, 4000.0) for k in range(5)]
+    (one,) = block_energies(points, [block(F, 0, 100.0)], F)
+    assert one.power_mw == pytest.approx(5000.0)
+    assert one.rail == "package-0+package-1 (RAPL, processor only)"
+    assert drawn(TelemetryRecord(0.0, {}, {"core": 1.0}, None, None, None, None, None)) is None
+    assert drawn(point(0.0, math.nan)) is None
+    assert drawn(point(0.0, 3.0, rail="psys")) == (3.0, "psys")
 
 
 def test_net_is_above_the_idle_of_both_sides() -> None:
