@@ -84,7 +84,7 @@ def settings_of(
     settings = Settings(
         None if file.power_mode is None else str(file.power_mode), file.lock_clocks, file.governor, file.required
     )
-    if via not in {"local", "address"}:
+    if via not in {"local", "address", "channel"}:
         raise document.error(
             (*where, "settings"),
             f"{name}: `via: {via}` stands in for a board and has neither clocks nor a power mode; remove `settings`",

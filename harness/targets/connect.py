@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
 from harness.targets.addresses import Address, open_link
+from harness.targets.channels import open_channel
 from harness.targets.client import AgentClient
 from harness.targets.qemu.user_mode import guest_python
 from harness.targets.qemu_system.use import started_board
@@ -57,6 +59,8 @@ def connect(target: Target, *, work_dir: Path, stop: threading.Event | None = No
     with contextlib.ExitStack() as stack:
         if via.machine is not None and via.address is None:
             via = stack.enter_context(started_board(target))
+        if via.channel is not None:
+            via = replace(via, address=stack.enter_context(open_channel(target, work_dir=work_dir, stop=stop)))
         if via.address is None:
             interpreter = stack.enter_context(guest_python(target)) if via.kind == "qemu" else None
             emulated = via.kind != "local"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -28,7 +28,7 @@ LAB_FILE = "targets.yaml"
 #: Machines of QEMU's system mode (`harness.targets.qemu_system.recipe`).
 MACHINES = ("virt", "xlnx-zcu102")
 DpuArch = Literal["B512", "B800", "B1024", "B1152", "B1600", "B2304", "B3136", "B4096"]
-ViaKind = Literal["local", "emulated", "qemu", "address"]
+ViaKind = Literal["local", "emulated", "qemu", "address", "channel"]
 ServiceKind = Literal["system", "user", "supervisor"]
 _WORDS = ("local", "emulated", "qemu")
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
@@ -43,12 +43,16 @@ class Via:
         address: HOST:PORT or unix:PATH; None unless kind is "address", or "qemu" with a machine that runs already.
         tls: folder with ca.pem, host.pem and host-key.pem; whether it exists is checked on connecting.
         machine: of QEMU's system mode; None: user mode.
+        channel: of kind "channel": the plug-in that brings the agent's port here (`harness.targets.channels`).
+        options: its own words.
     """
 
     kind: ViaKind
     address: str | None = None
     tls: Path | None = None
     machine: str | None = None
+    channel: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +180,7 @@ class Target:
     @property
     def timed(self) -> bool:
         """Whether its times are those of the board; a stand-in has the board's arithmetic only."""
-        return self.via.kind in {"local", "address"}
+        return self.via.kind in {"local", "address", "channel"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,12 +259,21 @@ class _DpuFile(FileModel):
     cores: int | None = Field(default=None, ge=1, le=4)
 
 
+class _ChannelFile(FileModel):
+    channel: str = Field(min_length=1)
+    tls: str | None = Field(default=None, min_length=1)
+    options: dict[str, str | int | float] | None = None
+
+
 def _form(value: object) -> str:
     return "word" if isinstance(value, str) else "mapping"
 
 
 def _way(value: object) -> str:
-    return "machine" if isinstance(value, Mapping) and "qemu" in value else _form(value)
+    for key, form in (("qemu", "machine"), ("channel", "channel")):
+        if isinstance(value, Mapping) and key in value:
+            return form
+    return _form(value)
 
 
 class _TargetFile(FileModel):
@@ -269,7 +282,8 @@ class _TargetFile(FileModel):
     via: Annotated[
         Annotated[Literal["local", "emulated", "qemu"], Tag("word")]
         | Annotated[_AddressFile, Tag("mapping")]
-        | Annotated[_MachineFile, Tag("machine")],
+        | Annotated[_MachineFile, Tag("machine")]
+        | Annotated[_ChannelFile, Tag("channel")],
         Discriminator(_way),
     ]
     ssh: _SshFile | None = None
@@ -410,10 +424,14 @@ def _target(document: Document, name: str, file: _TargetFile, base: Path) -> Tar
     )
 
 
-def _via(document: Document, name: str, file: str | _AddressFile | _MachineFile, base: Path) -> Via:
+def _via(document: Document, name: str, file: str | _AddressFile | _MachineFile | _ChannelFile, base: Path) -> Via:
     if isinstance(file, str):
         return Via(cast("ViaKind", file))
     where = ("targets", name, "via")
+    if isinstance(file, _ChannelFile):
+        certificates = None if file.tls is None else find_tls(file.tls, base)
+        options = {word: str(value) for word, value in (file.options or {}).items()}
+        return Via("channel", tls=certificates, channel=file.channel, options=options)
     machine = file.qemu if isinstance(file, _MachineFile) else None
     if machine is not None and machine not in MACHINES:
         raise document.error((*where, "qemu"), f"{name}: no QEMU machine '{machine}' here{one_of(machine, MACHINES)}")
