@@ -341,7 +341,8 @@ class _Job:
         before = self._service.ends()
         self._service.start()
         if self.layout.kind == "supervisor":
-            self._service.cron(keep=True)
+            if not self._service.cron(keep=True):
+                self.notices.append("the board's crontab takes no line: after a reboot, provision it again")
             before = self._service.ends()  # the old agent's end was written down too
         else:
             before = 0  # systemd counts from this start

@@ -90,8 +90,12 @@ class Service:
         ours = [line for line in said if "quantrig-agent: " in line or "Error" in line]
         return (ours or said or [""])[-1].strip()
 
-    def cron(self, *, keep: bool) -> None:
-        """With the supervisor: one line `@reboot` in the login's crontab, ours only."""
+    def cron(self, *, keep: bool) -> bool:
+        """With the supervisor: one line `@reboot` in the login's crontab, ours only.
+
+        Returns:
+            False where there is a `crontab` that takes no line: busybox has one on boards without cron.
+        """
         folder = shlex.quote(self._layout.folder)
         mark = f"# quantrig-agent {self._layout.folder}"
         line = f"@reboot {shlex.quote(self._python)} -I {folder}/run/supervise.py {folder} start {mark}"
@@ -100,7 +104,8 @@ class Service:
             'new="$(printf "%s\\n" "$old" | grep -vF -- "$1")"; [ -z "$2" ] || new="$(printf "%s\\n%s" "$new" "$2")"; '
             '[ "$old" = "$new" ] || printf "%s\\n" "$new" | crontab -'
         )
-        self._session.run(["sh", "-c", script, "sh", mark, line if keep else ""])
+        command = ["sh", "-c", script, "sh", mark, line if keep else ""]
+        return self._session.run(command, check=False, quiet=True).status == 0
 
     def linger(self) -> bool:
         """Let a login's systemd live without a session, and note it where it did not before; whether it does now."""
