@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from harness.errors import Unreachable, UserError
 from harness.targets.channels import ChannelRequest
 from harness.targets.jtag import jtag, missing
 from harness.targets.lab import parse_lab
-from tests.agents.conftest import ROOT, StartAgent
+from tests.agents.conftest import ROOT, AgentProcess
 
 #: A package's channel: it yields an address it is told, and notes when it is taken down.
 PLUGIN = """
@@ -27,17 +28,20 @@ def open_channel(request):
 """
 
 
-def test_a_packages_channel_carries_an_agent(start_agent: StartAgent, tmp_path: Path) -> None:
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[AgentProcess]:
+    started = AgentProcess(tmp_path / "data")
+    yield started
+    started.stop()
+
+
+def test_a_packages_channel_carries_an_agent(agent: AgentProcess, tmp_path: Path) -> None:
     packages = tmp_path / "packages"
     (packages / "lab_channel-1.0.dist-info").mkdir(parents=True)
     (packages / "lab_channel.py").write_text(PLUGIN)
-    (packages / "lab_channel-1.0.dist-info" / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: lab-channel\nVersion: 1.0\n"
-    )
-    (packages / "lab_channel-1.0.dist-info" / "entry_points.txt").write_text(
-        "[quantrig.channels]\npipe = lab_channel:open_channel\n"
-    )
-    agent = start_agent()
+    info = packages / "lab_channel-1.0.dist-info"
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lab-channel\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[quantrig.channels]\npipe = lab_channel:open_channel\n")
     (tmp_path / "targets.yaml").write_text(
         "targets:\n"
         f"  near: {{board: generic, via: {{channel: pipe, options: {{to: '{agent.address}'}}}}}}\n"
@@ -82,5 +86,5 @@ def test_a_channel_in_the_lab_file() -> None:
     target = parse_lab(text, Path("/lab/t.yaml")).targets["a"]
     assert (target.via.kind, target.via.channel, target.via.address, target.timed) == ("channel", "jtag", None, True)
     assert target.via.options == {"cable": "210249", "speed": "fast"}
-    with pytest.raises(UserError, match="t.yaml:1"):
+    with pytest.raises(UserError, match=r"t\.yaml:1"):
         parse_lab("targets: {a: {board: zcu102, via: {channel: ''}}}", Path("t.yaml"))
