@@ -131,7 +131,7 @@ class Evaluator:
         score = self.network.score(other.by_name(), self.indices)
         if not self.network.is_classifier:
             return Comparison(n, None, sqnr, self.float_score, score)
-        labels = self.network.labels[list(self.indices)]
+        labels = np.asarray(self.network.labels_of(tuple(self.indices)))
         first, second = self.reference.classes == labels, other.classes == labels
         return Comparison(
             n,

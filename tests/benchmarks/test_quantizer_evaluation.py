@@ -93,7 +93,7 @@ def test_a_network_that_answers_zero_is_seen_through(tmp_path: Path) -> None:
 
     result = evaluator.compare(tmp_path / "zero.onnx")
 
-    labels = evaluator.network.labels[list(evaluator.indices)]
+    labels = np.asarray(evaluator.network.labels_of(tuple(evaluator.indices)))
     right_by_chance = int(np.sum(labels == 0))  # of equal scores the first class
     assert result.sqnr_db == pytest.approx(0.0)  # the noise is the signal
     assert result.int8_score == right_by_chance / 100
