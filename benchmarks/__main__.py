@@ -18,6 +18,7 @@ NAMES = (
     "telemetry",
     "qemu",
     "recovery",
+    "emulated_uploads",
     "overhead",
     "lowering",
     "performance_models",

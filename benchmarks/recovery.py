@@ -102,7 +102,7 @@ def run(effort: Effort) -> Result:
     try:
         import qemu.qmp  # noqa: F401  (a lab's package)
 
-        taken = {fault: [rescue_from(fault) for _ in range(1 if effort.is_quick else 3)] for fault in FAULTS}
+        taken = {fault: [rescue_from(fault) for _ in range(1 if effort.is_quick else 2)] for fault in FAULTS}
     except ImportError:
         return Result((), ("recovery of lost boards: needs the package qemu.qmp",))
     except UserError as error:

@@ -42,7 +42,7 @@ def run(effort: Effort) -> Result:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         agent = stack.enter_context(running_agent(folder))
-        senders = {"ours": stack.enter_context(_sender(_agent_settings(agent), agent.pid))}
+        senders = {"ours": stack.enter_context(sender(_agent_settings(agent), agent.pid))}
         if sshd is not None:
             (folder / "received").mkdir()
             server = stack.enter_context(sftp_server(folder, sshd))
@@ -55,8 +55,8 @@ def run(effort: Effort) -> Result:
                     "folder": str(folder / "received"),
                     "hashed": hashed,
                 }
-                senders[label] = stack.enter_context(_sender(settings, server.pid))
-        taken = _transfers(senders, folder, effort)
+                senders[label] = stack.enter_context(sender(settings, server.pid))
+        taken = interleaved(senders, folder, effort)
         rows = [*_rate_rows(taken, effort.upload_bytes), *_second_upload(agent, folder, effort)]
     skipped = () if sshd else ("paramiko sftp.put: no OpenSSH server here (apt-get install openssh-server)",)
     return Result(tuple(rows), skipped)
@@ -67,7 +67,7 @@ def _agent_settings(agent: RunningAgent) -> dict[str, object]:
 
 
 @contextmanager
-def _sender(settings: dict[str, object], server_pid: int) -> Iterator[Callable[[Path], Transfer]]:
+def sender(settings: dict[str, object], server_pid: int) -> Iterator[Callable[[Path], Transfer]]:
     """A connected client process; the function sends one file through it."""
     command = [sys.executable, "-m", "benchmarks.upload_client", json.dumps(settings)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -108,7 +108,7 @@ def tree_cpu_s(pid: int) -> float:
     return total
 
 
-def _transfers(
+def interleaved(
     senders: dict[str, Callable[[Path], Transfer]], folder: Path, effort: Effort
 ) -> dict[str, list[Transfer]]:
     """Every sender sends a file nobody has seen; the order turns around each time, the first round is not counted."""

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import psutil
 import pytest
 from onnx import TensorProto, helper
 
 from agents.faults import AgentError, Fault, one_line
 from agents.frames import MAX_FRAME_BYTES, Channel, ChannelClosed, ChannelTimeout, Kind
 from agents.limits import GroupLimiter
+from agents.limits import _start_ticks as start_ticks
 from agents.protocol import agent_pb2 as pb
 from agents.quiet import Quiet
 from agents.runtimes import describe_all, load_runtime
@@ -237,3 +239,11 @@ def test_a_block_of_known_latencies() -> None:
     assert block.batch_size == 3
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     assert block.peak_memory_bytes <= int(peak.split()[1]) * 1024
+
+
+def test_a_process_is_told_from_a_later_one_with_its_number() -> None:
+    """Ticks since boot, of the kernel's own account (the process's creation as psutil computes it, in whole ticks)."""
+    me = psutil.Process()
+    ticks = (me.create_time() - psutil.boot_time()) * os.sysconf("SC_CLK_TCK")
+    assert abs(int(start_ticks(os.getpid())) - ticks) <= os.sysconf("SC_CLK_TCK")  # boot time is whole seconds
+    assert start_ticks(2**22 + 1) == ""  # beyond the largest pid of Linux (PID_MAX_LIMIT)

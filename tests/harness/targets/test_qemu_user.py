@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -16,7 +17,9 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from agents.limits import remove_leftovers
 from harness.demo.cross_isa import digits_cases
+from harness.errors import Crashed
 from harness.targets.check import check_targets
 from harness.targets.connect import connect
 from harness.targets.cross_isa import IsaCase
@@ -24,6 +27,8 @@ from harness.targets.lab import Target
 from harness.targets.qemu.provision import provision
 from harness.targets.qemu.tree import newest_tree
 from harness.targets.qemu.user_mode import DATA_LIMIT_BYTES, guest_python
+from harness.targets.values import SessionChoice
+from tests.agents.conftest import filled_bytes
 
 MakeTarget = Callable[..., Target]
 ROOT = Path(__file__).parents[3]
@@ -175,6 +180,54 @@ def test_agent_and_child_end_with_a_host_that_is_killed(
     for process in alive:
         process.kill()
     assert len(gone) == 2
+
+
+START_TICKS = """
+import os, sys
+sys.path.insert(0, os.environ["PYTHONPATH"].split(":")[0])
+from agents.limits import _start_ticks
+print(os.getpid(), _start_ticks(os.getpid()), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_agent_under_qemu_knows_when_it_started(board: Callable[[str], Target], tmp_path: Path) -> None:
+    """QEMU makes up /proc/PID/stat for who asks for its own: its groups were taken for those of a dead agent."""
+    with guest_python(board("raspberry-pi-4")) as python:
+        guest = subprocess.Popen(
+            [*python.command, "-c", START_TICKS], env=dict(python.environment), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert guest.stdout is not None
+        pid, ticks = guest.stdout.readline().split()
+        real = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]  # as this host's kernel tells it
+        assert ticks == real
+        (tmp_path / f"quantrig-{pid}-{ticks}-1").mkdir()
+        remove_leftovers(tmp_path)
+        assert [path.name for path in tmp_path.glob("quantrig-*")] == [f"quantrig-{pid}-{ticks}-1"]
+        guest.communicate()
+        remove_leftovers(tmp_path)
+        assert not list(tmp_path.glob("quantrig-*"))
+
+
+def test_the_memory_limit_of_a_network_holds_under_qemu(
+    board: Callable[[str], Target], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the agent's control group; QEMU 7.2 itself spins when an allocation fails at the limit set from outside."""
+    monkeypatch.setattr("harness.targets.qemu.user_mode.DATA_LIMIT_BYTES", 16 << 30)
+    model = tmp_path / "filled.onnx"
+    model.write_bytes(filled_bytes())
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    with connect(board("raspberry-pi-4"), work_dir=tmp_path) as agent:
+        if not agent.describe().policy.memory_limit_kind.startswith("cgroup"):
+            pytest.skip("no writable memory controller here")
+        agent.ship(model, digest)
+        network = agent.prepare(digest, options=SessionChoice()).network_id
+        with pytest.raises(Crashed, match="killed by its memory limit of 2048 MB"):
+            list(agent.infer(network, [{"shape": np.array([1 << 15, 1 << 15])}]))  # 4 GiB
+        again = agent.prepare(digest, options=SessionChoice()).network_id  # its agent lives
+        (got,) = agent.infer(again, [{"shape": np.array([10, 10])}])
+        assert got["y"] == 100
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="compares with an x86 host")
