@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from harness.evidence.qualify import Qualified
     from harness.evidence.verify import Verification
 
+#: Figures that are named one by one; the others are counted.
+_NAMED = 6
+
 keys_app = typer.Typer(help="Keys that sign release bundles.", no_args_is_help=True)
 
 
@@ -166,7 +169,8 @@ def _print_verification(found: Verification) -> None:
     for name, why in found.unknown:
         reasons.setdefault(why, []).append(name)
     for why, figures in reasons.items():
-        say(f"not computed again ({why}): {', '.join(figures)}")
+        more = f" and {len(figures) - _NAMED} more (--json lists them)" if len(figures) > _NAMED else ""
+        say(f"not computed again ({why}): {', '.join(figures[:_NAMED])}{more}")
     for remark in found.remarks:
         say(f"note: {remark}")
     verdict = "none" if found.verdict is None else found.verdict.value

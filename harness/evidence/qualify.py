@@ -83,7 +83,7 @@ def plan_policy(policy: Policy, out: Path) -> list[tuple[PolicyJob, Plan]]:
 
 def _check_gates(policy: Policy, job: Job, lab: Lab, names: Sequence[str]) -> None:
     chosen = lab.select(names)
-    places = [Place(one.name, one.board, one.environment, one.tags) for one in chosen]
+    places = [Place(one.entry_name, one.board, one.environment, one.tags) for one in chosen]
     held = {gate.name for gate in job.gates for place in places if gate.on(place) is not None}
     must_hold_somewhere(job.gates, held, f"{policy.path}: {job.name}")
     for place in places:
@@ -139,7 +139,7 @@ def judge_runs(policy: Policy, run_ids: Sequence[str], store: Store) -> list[tup
             said = f"run {record.run_id} was measured {record.profile} on the {record.split} split"
             raise UserError(f"{said}; {policy.path} asks for {asked}: run it again, or change the policy")
         judged.append((entry.position, judged_again(record, job.gates), summary.out))
-        there = {target.name for target in record.targets}
+        there = {target.entry_name for target in record.targets}
         for name in entry.targets or policy.targets or ():
             if name not in there:
                 raise UserError(f"run {record.run_id} has no target {name}, which {policy.path} names; run it there")

@@ -277,7 +277,7 @@ def _complete(
         of_job = [record for run, record in judged if run.position == entry.position]
         if not of_job:
             found.differences.append(f"no run of {entry.path.name}, which {POLICY} names")
-        measured = {target.name for record in of_job for target in record.targets}
+        measured = {target.entry_name for record in of_job for target in record.targets}
         asked = entry.targets or policy.targets or ()
         found.differences += [
             f"{entry.path.name}: target {name} of {POLICY} has no run" for name in asked if name not in measured

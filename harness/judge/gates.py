@@ -8,12 +8,13 @@ inconclusive. A figure of another kind than the gate accepts (a stand-in's, a mo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 from harness.judge.context import TargetContext
 from harness.judge.figure import Figure, Network, Source
 from harness.judge.gates_settle import settle
-from harness.judge.gates_units import percentile_of, title_of, value_text
+from harness.judge.gates_units import bound_of, percentile_of, title_of, value_text
 from harness.judge.gates_values import Gate, GateResult, Outcome, Place, Rule
 from harness.judge.timing import network_timing, not_warm
 from harness.record import TargetRecord
@@ -22,7 +23,9 @@ from harness.record import TargetRecord
 _EXACT = frozenset(
     {
         *("learnable_memory_bytes", "learnable_memory_ratio", "peak_memory_bytes", "temperature_c"),
-        *("max_abs_diff", "sqnr_db", "cosine", "reference_lsb", "clock_mhz"),
+        *("max_abs_diff", "sqnr_db", "cosine", "reference_lsb", "clock_mhz", "pairs_rejected", "warm_up_s"),
+        # the end of an interval themselves
+        *("latency_p90_bound_ms", "latency_p95_bound_ms", "latency_p99_bound_ms", "latency_p999_bound_ms"),
     }
 )
 #: What a board that is too warm, or not yet warm, gets wrong.
@@ -47,9 +50,9 @@ def decide_gates(
         for gate in gates:
             here = gate.on(place)
             if here is not None:
-                metric = _row(here)
-                figure = index.get((target.name, here.network, metric)) or _percentile(target, here)
-                results.append(_decide(here, target, figure))
+                figure = index.get((target.name, here.network, _row(here))) or _percentile(target, here)
+                bound = index.get((target.name, here.network, bound_of(here.metric)))
+                results.append(_decide(here, target, figure, bound))
     return tuple(results)
 
 
@@ -67,13 +70,15 @@ def _row(gate: Gate) -> str:
     return f"{gate.metric}_delta" if gate.rule is Rule.NON_INFERIOR else gate.metric
 
 
-def _decide(gate: Gate, target: TargetRecord, figure: Figure | None) -> GateResult:
-    interval, why = _evidence(gate, target, figure)
+def _decide(gate: Gate, target: TargetRecord, figure: Figure | None, bound: Figure | None) -> GateResult:
+    interval, why = _evidence(gate, target, figure, bound)
     if interval is None:
         outcome, detail = Outcome.INCONCLUSIVE, why
     else:
         outcome = _outcome(gate, *interval)
         detail = settle(gate, figure, interval) if outcome is Outcome.INCONCLUSIVE and figure is not None else ""
+        if not math.isfinite(interval[0]):
+            detail = "; ".join(part for part in ("by the early-stopping bound (99 % confidence)", detail) if part)
     ends = interval if interval is not None else _ends(figure)
     return GateResult(
         target=target.name,
@@ -86,7 +91,7 @@ def _decide(gate: Gate, target: TargetRecord, figure: Figure | None) -> GateResu
         threshold=gate.threshold,
         unit=gate.unit,
         value=None if figure is None else figure.value,
-        ci_low=ends[0] if ends else None,
+        ci_low=ends[0] if ends and math.isfinite(ends[0]) else None,
         ci_high=ends[1] if ends else None,
         n=None if figure is None else figure.n,
         source=None if figure is None or figure.value is None else figure.source,
@@ -107,7 +112,9 @@ def _outcome(gate: Gate, low: float, high: float) -> Outcome:
     return Outcome.PASS if passes else Outcome.FAIL if fails else Outcome.INCONCLUSIVE
 
 
-def _evidence(gate: Gate, target: TargetRecord, figure: Figure | None) -> tuple[tuple[float, float] | None, str]:
+def _evidence(
+    gate: Gate, target: TargetRecord, figure: Figure | None, bound: Figure | None
+) -> tuple[tuple[float, float] | None, str]:
     """(interval that decides, "") or (None, why nothing can be decided)."""
     if target.status not in _WITH_FIGURES:
         ended = f"{target.status}: {target.error}" if target.error else target.status
@@ -129,9 +136,12 @@ def _evidence(gate: Gate, target: TargetRecord, figure: Figure | None) -> tuple[
     ends = _ends(figure)
     if ends is not None:
         return ends, ""
+    if bound is not None and bound.value is not None and gate.rule is Rule.AT_MOST:
+        return (-math.inf, bound.value), ""  # no end below: it can pass and never fail
     if gate.metric in _EXACT and gate.rule is not Rule.NON_INFERIOR:
         return (figure.value, figure.value), ""
-    return None, f"no interval{f': {figure.note}' if figure.note else ''}{_longer(gate, figure)}"
+    why = figure.note if "no interval" in figure.note else f"no interval{f': {figure.note}' if figure.note else ''}"
+    return None, f"{why}{_longer(gate, figure)}"
 
 
 def _no_board(source: Source) -> str:

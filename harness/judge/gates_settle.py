@@ -36,6 +36,8 @@ def settle(gate: Gate, figure: Figure, interval: tuple[float, float]) -> str:
     if figure.n is None:
         return "the threshold lies inside the interval"
     low, high = interval
+    if not math.isfinite(low):
+        return "the bound lies above the threshold: measure longer (`--profile release`)"
     if figure.unit in _ON_LOG and min(low, value, gate.threshold) > 0:
         half, distance = math.log(high / low) / 2, abs(math.log(value / gate.threshold))
     else:

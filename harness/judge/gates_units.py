@@ -27,7 +27,16 @@ KNOWN = (
     "speedup",
     "latency_p50_ms",
     "latency_p90_ms",
+    "latency_p95_ms",
     "latency_p99_ms",
+    "latency_p999_ms",
+    "latency_p90_bound_ms",
+    "latency_p95_bound_ms",
+    "latency_p99_bound_ms",
+    "latency_p999_bound_ms",
+    "latency_p95_speedup",
+    "latency_p99_speedup",
+    "warm_up_s",
     "load_ms",
     "peak_memory_bytes",
     "learnable_memory_bytes",
@@ -37,6 +46,10 @@ KNOWN = (
     "power_w",
     "energy_mj",
     "energy_net_mj",
+    "energy_ratio",
+    "energy_net_ratio",
+    "observer_cost_percent",
+    "pairs_rejected",
     "top1_agreement",
     "sqnr_db",
     "cosine",
@@ -47,9 +60,11 @@ KNOWN = (
     "bram_percent",
     "dsp_percent",
 )
-_PERCENTILE = re.compile(r"latency_p([1-9][0-9]?(?:\.[0-9]{1,3})?)(?:_ms)?")
+#: `latency_p99`, `latency_p99.9` and, as the tables have it, `latency_p999`.
+_PERCENTILE = re.compile(r"latency_p([1-9][0-9]?)\.?([0-9]{0,3})(?:_ms)?")
 #: Rows that compare the networks have no network of their own.
-_OF_THE_PAIR = frozenset({"speedup", "learnable_memory_ratio", "top1_agreement", "sqnr_db", "cosine", "max_abs_diff"})
+_OF_THE_PAIR = frozenset({"top1_agreement", "sqnr_db", "cosine", "max_abs_diff", "pairs_rejected"})
+_OF_THE_PAIR_ENDS = ("speedup", "_ratio", "_delta")
 _FRACTIONS = re.compile(r"accuracy_.*|.*_accuracy|accuracy|miou|map\d*|top1_agreement")
 _UNIT_BY_END = {
     "_ms": "ms",
@@ -62,9 +77,12 @@ _UNIT_BY_END = {
     "_db": "dB",
     "_mhz": "MHz",
     "_lsb": "LSB",
+    "_s": "s",
 }
 _FACTORS: dict[str, dict[str, float]] = {
     "ms": {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3},
+    "s": {"ms": 1e-3, "s": 1.0, "min": 60.0},
+    "pairs": {"pairs": 1.0},
     "bytes": {
         "B": 1.0,
         "bytes": 1.0,
@@ -94,22 +112,29 @@ _VALUE = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(\S*)\s*"
 def metric_name(name: str) -> str:
     """The metric that a reader's word means: `latency_p99` is `latency_p99_ms`, `memory` is `peak_memory_bytes`."""
     if match := _PERCENTILE.fullmatch(name):
-        return f"latency_p{match[1]}_ms"
+        return f"latency_p{match[1]}{match[2].rstrip('0')}_ms"
     return ALIASES.get(name, name)
 
 
 def percentile_of(metric: str) -> float | None:
-    """0.999 of `latency_p99.9_ms`; None for what is no percentile."""
+    """0.999 of `latency_p999_ms`; None for what is no percentile."""
     match = _PERCENTILE.fullmatch(metric)
-    return float(match[1]) / 100 if match else None
+    return float(f"{match[1]}.{match[2]}") / 100 if match else None
+
+
+def bound_of(metric: str) -> str:
+    """The row of the early-stopping bound on a percentile: `latency_p99_bound_ms` of `latency_p99_ms`."""
+    return f"{metric.removesuffix('_ms')}_bound_ms"
 
 
 def unit_of(metric: str) -> str:
     """The unit of a metric's figures; "" where it is its function's own affair."""
     if metric == "fps":
         return "1/s"
-    if metric == "speedup":
+    if metric.endswith("speedup"):
         return "x"
+    if metric == "pairs_rejected":
+        return "pairs"
     if _FRACTIONS.fullmatch(metric.removesuffix("_delta")):
         return "fraction"
     return next((unit for end, unit in _UNIT_BY_END.items() if metric.endswith(end)), "")
@@ -117,7 +142,8 @@ def unit_of(metric: str) -> str:
 
 def network_of(metric: str) -> Network:
     """Whose figure is meant where a gate does not say."""
-    return Network.RATIO if metric in _OF_THE_PAIR or metric.endswith("_delta") else Network.QUANTIZED
+    of_the_pair = metric in _OF_THE_PAIR or metric.endswith(_OF_THE_PAIR_ENDS)
+    return Network.RATIO if of_the_pair else Network.QUANTIZED
 
 
 def title_of(metric: str) -> str:

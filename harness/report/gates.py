@@ -55,6 +55,8 @@ def gate_rows(results: Sequence[GateResult]) -> list[GateRow]:
 
 def _row(result: GateResult) -> GateRow:
     interval = interval_text(result.ci_low, result.ci_high, result.unit, result.metric)
+    if result.ci_low is None and result.ci_high is not None:
+        interval = f"at most {value_text(result.ci_high, result.unit, result.metric)}"
     exact = result.ci_low == result.ci_high
     figure = MISSING if result.value is None else value_text(result.value, result.unit, result.metric)
     if result.rule is Rule.NON_INFERIOR and result.value is not None:

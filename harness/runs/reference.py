@@ -58,7 +58,7 @@ def reference_figures(
     targets = {target.name: target for target in plan.targets}
     found: list[Figure] = []
     for record in records:
-        place = Place(record.name, record.board, record.environment, record.tags)
+        place = Place(record.entry_name, record.board, record.environment, record.tags)
         asked = any(gate.metric == LSB and gate.on(place) is not None for gate in plan.job.gates)
         if not asked or record.status not in {"done", "throttled"} or record.name not in targets:
             continue

@@ -207,13 +207,31 @@ def test_a_percentile_without_a_row_comes_from_the_blocks() -> None:
         BlockRecord(Network.QUANTIZED, pair, tuple(ns.tolist()), 0.0, ns.sum() / 1e9 * 1.01, 1, 0.1, 1)
         for pair, ns in enumerate(latencies)
     )
-    result = decide(gate(Rule.AT_MOST, 3.0, "latency_p95_ms", "ms"), target=replace(BOARD, blocks=blocks))
+    result = decide(gate(Rule.AT_MOST, 3.0, "latency_p97_ms", "ms"), target=replace(BOARD, blocks=blocks))
     assert result.outcome is Outcome.PASS
-    assert result.value == pytest.approx(np.quantile(np.concatenate(latencies), 0.95) / 1e6, rel=0.01)
+    assert result.value == pytest.approx(np.quantile(np.concatenate(latencies), 0.97) / 1e6, rel=0.01)
     few = replace(BOARD, blocks=tuple(replace(block, latency_ns=block.latency_ns[:5]) for block in blocks))
-    result = decide(gate(Rule.AT_MOST, 3.0, "latency_p99.9_ms", "ms"), target=few)
+    result = decide(gate(Rule.AT_MOST, 3.0, "latency_p9999_ms", "ms"), target=few)
     assert result.outcome is Outcome.INCONCLUSIVE
     assert "--profile release" in result.detail
+
+
+def test_a_bound_passes_a_percentile_that_has_no_interval_and_never_fails_it() -> None:
+    network = Network.QUANTIZED
+    point = figure("latency_p99_ms", 4.0, unit="ms", network=network, note="no interval: a block is too short for it")
+    bound = figure("latency_p99_bound_ms", 5.0, unit="ms", network=network)
+    for threshold, outcome in ((6.0, "pass"), (4.5, "inconclusive"), (3.0, "inconclusive")):
+        result = decide(gate(Rule.AT_MOST, threshold, "latency_p99_ms", "ms"), point, bound)
+        assert result.outcome == outcome
+        assert (result.ci_low, result.ci_high) == (None, 5.0)
+        assert "early-stopping bound" in result.detail
+    without = decide(gate(Rule.AT_MOST, 6.0, "latency_p99_ms", "ms"), point)
+    assert without.outcome is Outcome.INCONCLUSIVE
+    assert without.detail == "no interval: a block is too short for it; measure longer: `--profile release`"
+    assert decide(gate(Rule.AT_LEAST, 1.0, "latency_p99_ms", "ms"), point, bound).outcome is Outcome.INCONCLUSIVE
+    # where the percentile has an interval of its own, that decides
+    known = replace(point, ci_low=3.5, ci_high=4.4)
+    assert decide(gate(Rule.AT_MOST, 4.5, "latency_p99_ms", "ms"), known, bound).ci_low == 3.5
 
 
 def test_overrides_and_scope() -> None:

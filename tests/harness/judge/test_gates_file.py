@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.job import Job, job_from_mapping, parse_job
 from harness.judge.figure import Network, Source
 from harness.judge.gates_file import gates_as_json, read_gates
-from harness.judge.gates_units import parse_value, unit_of
+from harness.judge.gates_units import parse_value, percentile_of, unit_of
 from harness.judge.gates_values import Gate, Rule
 
 
@@ -34,7 +34,7 @@ def one(tmp_path: Path, gates: str) -> Gate:
         ("accuracy_top1: {at_least: 97 %}", "accuracy_top1", "at_least", 0.97, "fraction", "Quantized"),
         ("speedup: {at_least: 1.2 x}", "speedup", "at_least", 1.2, "x", "Ratio"),
         ("latency_p99: {at_most: 20 ms}", "latency_p99_ms", "at_most", 20.0, "ms", "Quantized"),
-        ("latency_p99.9_ms: {at_most: 0.5 s}", "latency_p99.9_ms", "at_most", 500.0, "ms", "Quantized"),
+        ("latency_p99.9_ms: {at_most: 0.5 s}", "latency_p999_ms", "at_most", 500.0, "ms", "Quantized"),
         ("latency_p50: {at_most: 800 us}", "latency_p50_ms", "at_most", 0.8, "ms", "Quantized"),
         ("memory: {at_most: 200 MB}", "peak_memory_bytes", "at_most", 200e6, "bytes", "Quantized"),
         ("learnable_memory: {at_most: 1 MiB}", "learnable_memory_bytes", "at_most", 2.0**20, "bytes", "Quantized"),
@@ -118,6 +118,10 @@ def test_numbers_and_units() -> None:
     assert parse_value("1.5e3 us", "ms") == 1.5
     assert parse_value(3, "bytes") == 3.0
     assert parse_value("64", "bytes") == 64.0
+    assert [percentile_of(name) for name in ("latency_p5", "latency_p50_ms", "latency_p999_ms", "latency_p99.99")] == [
+        pytest.approx(p) for p in (0.05, 0.5, 0.999, 0.9999)
+    ]
+    assert percentile_of("latency_p99_bound_ms") is None
     assert unit_of("accuracy_top1_delta") == "fraction"
     assert unit_of("my_own_metric") == ""
     for bad in (True, "fast", "1 2", "ms 1", None, "--3"):
