@@ -55,6 +55,10 @@ SystemCallErrorNumber=EPERM
 """
 
 
+#: Of `_COMMON`, what does not take the right to use sudo away: each of the others implies NoNewPrivileges for a user.
+_KEEPS_SUDO = ("UMask=", "TasksMax=", "MemoryMax=", "OOMPolicy=")
+
+
 def agent_command(target: Target, layout: Layout, *, data: str, tls: str) -> list[str]:
     """The agent's command line on the board.
 
@@ -104,7 +108,7 @@ def system_unit(target: Target, layout: Layout, report: BoardReport) -> str:
         + credentials
         + groups
         + _devices(target)
-        + _SYSTEM
+        + (_SYSTEM if target.settings is None else _for_settings(target))
         + _COMMON
         + "\n[Install]\nWantedBy=multi-user.target\n"
     )
@@ -113,7 +117,25 @@ def system_unit(target: Target, layout: Layout, report: BoardReport) -> str:
 def user_unit(target: Target, layout: Layout) -> str:
     """A unit of the login's own systemd, which may not hide anything from it."""
     command = agent_command(target, layout, data=layout.at("data"), tls=layout.at("tls"))
-    return _head("Restart=always") + f"ExecStart={_line(command)}\n{_COMMON}\n[Install]\nWantedBy=default.target\n"
+    common = _COMMON
+    if target.settings is not None:  # its tools are started through sudo, by rules that the board's owner writes
+        common = "".join(line for line in _COMMON.splitlines(keepends=True) if line.startswith(_KEEPS_SUDO))
+    return _head("Restart=always") + f"ExecStart={_line(command)}\n{common}\n[Install]\nWantedBy=default.target\n"
+
+
+def _for_settings(target: Target) -> str:
+    """The same for a board whose settings a run may ask for: root, which owns those files, without any capability.
+
+    Its tools check for root; nothing but the clocks' files (on a Jetson all of /sys, and nvpmodel's own state) can be
+    written beside the agent's own folder.
+    """
+    kind = find_board(target.board)
+    if kind is not None and kind.family == "jetson":
+        writable = "ReadWritePaths=-/var/lib/nvpmodel\n"
+    else:
+        writable = "ReadOnlyPaths=/sys /proc/sys\nReadWritePaths=/sys/devices/system/cpu\n"
+    lines = _SYSTEM.replace("DynamicUser=yes\n", "User=root\n")
+    return lines.replace("ProtectKernelTunables=yes\n", f"ProtectKernelTunables=no\n{writable}")
 
 
 def _devices(target: Target) -> str:

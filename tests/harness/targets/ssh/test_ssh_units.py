@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
+from harness.targets.board_settings import Settings
 from harness.targets.lab import ServiceKind, Ssh, Target, Via
 from harness.targets.ssh.layout import Layout, choose_layout
 from harness.targets.ssh.report import BoardReport
@@ -113,6 +114,43 @@ def test_what_the_unit_must_say() -> None:
         "ExecStart=/opt/quantrig-agent/current/venv/bin/quantrig-agent serve --listen 0.0.0.0:50443 "
         "--board jetson-orin-nano --data /var/lib/quantrig-agent --tls ${CREDENTIALS_DIRECTORY}"
     )
+
+
+@pytest.mark.parametrize("board", ["raspberry-pi-5", "jetson-orin-nano"])
+def test_a_board_with_settings_gets_root_without_capabilities(board: str, tmp_path: Path) -> None:
+    wishing = dataclasses.replace(target(board), settings=Settings(lock_clocks=True))
+    _, text = written(wishing)
+    lines = text.splitlines()
+    assert "User=root" in lines
+    for kept in ("CapabilityBoundingSet=", "NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes"):
+        assert kept in lines
+    assert "DynamicUser=yes" not in lines
+    assert "ProtectKernelTunables=yes" not in lines
+    jetson = board.startswith("jetson")
+    assert ("ReadWritePaths=-/var/lib/nvpmodel" in lines) is jetson  # else nvpmodel cannot note its mode
+    assert ("ReadOnlyPaths=/sys /proc/sys" in lines) is not jetson
+    if shutil.which("systemd-analyze") is None:
+        return
+    unit = tmp_path / "quantrig-agent.service"
+    unit.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE))
+    checked = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert "quantrig-agent.service" not in checked.stderr, checked.stderr
+
+
+def test_a_logins_own_unit_may_use_sudo_only_where_settings_are_asked_for() -> None:
+    report = dataclasses.replace(REPORT, sudo=False)
+    _, text = written(target(), report)
+    assert "NoNewPrivileges=yes" in text.splitlines()
+    _, text = written(dataclasses.replace(target(), settings=Settings(governor="performance")), report)
+    implying = (
+        "NoNewPrivileges",
+        "RestrictNamespaces",
+        "RestrictSUIDSGID",
+        "SystemCallArchitectures",
+        "LockPersonality",
+    )
+    assert not [line for line in text.splitlines() if line.startswith(implying)]
+    assert "UMask=0077" in text.splitlines()
 
 
 def test_a_folder_that_the_service_could_not_see_is_refused() -> None:
