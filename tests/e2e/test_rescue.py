@@ -103,13 +103,14 @@ def test_power_brings_a_board_back_and_the_run_goes_on(bench: Bench, board: Boar
     assert target["status"] == "done"
     assert board.switched == ["off", "on"]
     assert [(step["name"], step["outcome"]) for step in target["recovery"]] == [
-        ("reconnect", "failed"),
+        ("reconnect", "skipped"),
         ("restart agent", "skipped"),
         ("reboot", "skipped"),
         ("power cycle", "done"),
         ("watch console", "done"),
         ("reconnect", "done"),
     ]
+    assert target["recovery"][0]["detail"] == "its kernel has stopped: kernel panic: Fatal exception in interrupt"
     assert target["recovery"][4]["detail"].startswith("login prompt after ")
     (note,) = (note for note in target["notes"] if note.startswith("the board was lost during the run"))
     assert "kernel panic: Fatal exception in interrupt" in note

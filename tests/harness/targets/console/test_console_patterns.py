@@ -20,6 +20,9 @@ K = EventKind
             K.PANIC,
             "kernel panic: VFS: Unable to mount root fs on unknown-block(0,0)",
         ),
+        ("[   12.100001] Rebooting in 10 seconds..", K.RESTART, "the kernel restarts the board in 10 s"),
+        ("[  901.200002] reboot: Restarting system", K.RESTART, "the kernel restarts the board"),
+        ("Rebooting in 10 seconds, said a user", None, ""),
         ("<0>[   10.5] Kernel panic - not syncing: sysrq triggered crash", None, ""),  # no stamp of printk's form
         (
             "<0>[   10.500000][  T123] Kernel panic - not syncing: Attempted to kill init! exitcode=0x00000009",
