@@ -72,7 +72,7 @@ class Quantizer(Session):
                 None: accuracy_top1 where there are labels.
             preprocess: of named image data.
             lab: a lab file or a `Lab`; None: ./targets.yaml.
-            profile: how much a target measures: quick or standard.
+            profile: how much a target measures: quick, standard or release.
             out: keep the run of a target, its report and its database in this folder; None: nothing is kept.
 
         Returns:

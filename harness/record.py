@@ -355,7 +355,7 @@ class RunRecord:
         run_id: [a-z0-9-]{1,64}, sortable by time.
         job: the job as plain JSON, paths resolved.
         model_digest: sha256 of the float network.
-        profile: "quick" or "standard".
+        profile: "quick", "standard" or "release".
         samples: how many samples the accuracy rests on; `calibration_samples` how many the ranges rest on.
         started: ISO 8601 with time zone.
         finished: None while it runs or when it was interrupted.

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from benchmarks.figures import Effort, Result
-from benchmarks.simulations import intervals, ratio, real
 
 #: Runs of each kind: the simulation error of 95 % is then a third of a point.
 RUNS = 4000
@@ -16,5 +15,8 @@ REPETITIONS = 60
 
 def run(effort: Effort) -> Result:
     """Simulations on recorded and on normal noise, and A/A really timed."""
+    # not above: the load generator is a module of this package too, and needs none of them
+    from benchmarks.simulations import intervals, ratio, real
+
     runs, repetitions = (100, 3) if effort.is_quick else (RUNS, REPETITIONS)
     return Result((*real.run(repetitions), *ratio.run(runs), *intervals.run(runs)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.judge.figure import Network
 from harness.judge.rails import drawn
 from harness.judge.statistics import GeometricMean, Interval, geometric_mean, mean_interval
+from harness.judge.stopping import rounds
 from harness.record import BlockRecord, IdleWindow, TelemetryRecord
 
 #: A curve needs two points.
@@ -160,7 +161,9 @@ def idle_power(points: Sequence[TelemetryRecord], windows: Sequence[IdleWindow])
 
 
 def energy_ratio(float_energies: Mapping[int, float], quantized_energies: Mapping[int, float]) -> GeometricMean | None:
-    """Quantized over float, from the pairs whose halves both have an energy; t on the logarithm.
+    """Quantized over float, from the pairs whose halves both have an energy; t on the logarithm, over ABBA rounds.
+
+    With a single round, over its pairs. `n` counts pairs.
 
     Args:
         float_energies: pair → energy per sample, mJ.
@@ -173,7 +176,11 @@ def energy_ratio(float_energies: Mapping[int, float], quantized_energies: Mappin
     both = [(float_energies[pair], quantized_energies[pair]) for pair in common]
     if not both or any(first <= 0 or second <= 0 for first, second in both):
         return None
-    return geometric_mean([second / first for first, second in both])
+    ratios = {pair: second / first for pair, (first, second) in zip(common, both, strict=True)}
+    by_round = [math.exp(one) for one in rounds({pair: math.log(ratio) for pair, ratio in ratios.items()})]
+    if len(by_round) < 2:
+        return geometric_mean(list(ratios.values()))
+    return replace(geometric_mean(by_round), n=2 * len(by_round))
 
 
 def _mean(values: Sequence[float]) -> Mean | None:

@@ -75,6 +75,8 @@ def estimate_plan(plan: Plan) -> Estimate:
         block_s = max(profile.block_s, profile.block_iterations * one_s)
         least = 2 * (profile.warm_up_s + profile.min_pairs * block_s) if target.timed else 0.0
         most = 2 * (profile.warm_up_cap_s + profile.max_pairs * block_s) if target.timed else 0.0
+        if plan.budget_s is not None:
+            least, most = min(least, plan.budget_s), min(most, plan.budget_s)
         targets.append(TargetEstimate(target.name, 2 * batches * one_s, least, most))
     # calibration is about two passes with statistics on; choosing the method runs a few candidates on a tenth
     quantize_s = len(plan.environments) * calibration * one_s * 4

@@ -23,7 +23,7 @@ def run_once(job: Job, lab: Lab, target: str, *, profile: str, root: Path, token
         job: what to compare.
         lab: where `target` stands in.
         target: its name.
-        profile: quick or standard.
+        profile: quick, standard or release.
         root: folder of the runs and of their database; one folder inside for each (job, target).
         token: of everybody who may share a result; another one runs again.
 

@@ -131,7 +131,7 @@ def validate_on(
         preprocess: of named data.
         metrics: as `scored_by` takes them; None: accuracy_top1 where there are labels.
         state: {input: output} of a recurrent network.
-        profile: quick or standard.
+        profile: quick, standard or release.
         out: the run's folder, with its own database; None: a temporary one.
 
     Raises:
