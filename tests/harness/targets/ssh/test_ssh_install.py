@@ -82,11 +82,18 @@ def test_a_release_is_made_from_the_boards_wheels_alone(
     assert "No module named 'numpy'" in imported.stderr  # its own environment
 
 
-@pytest.mark.parametrize("system", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_without_the_venv_module_the_environment_is_made_by_hand(
-    sshd: SftpServer, make_board: MakeBoard, tmp_path: Path, system: bool
+@pytest.mark.parametrize(
+    ("venv", "system"),
+    [
+        pytest.param(False, False, marks=pytest.mark.slow),
+        (False, True),
+        pytest.param(True, True, marks=pytest.mark.slow),  # a Jetson with python3-venv: TensorRT's bindings are seen
+    ],
+)
+def test_the_environment_sees_the_systems_packages_where_asked_for_also_when_made_by_hand(
+    sshd: SftpServer, make_board: MakeBoard, tmp_path: Path, venv: bool, system: bool
 ) -> None:
-    python = dataclasses.replace(PYTHON, venv=False)
+    python = dataclasses.replace(PYTHON, venv=venv)
     release = plan_release(bundle(agent_wheel(tmp_path)), python, system_site_packages=system)
     with open_session(make_board(login(sshd))) as session:
         board = Board(session, tmp_path / "agent")
