@@ -96,8 +96,11 @@ def _serve(channel: Channel, task: dict[str, object]) -> None:
 def _prepare(channel: Channel, task: dict[str, object]) -> ChildNetwork:
     began = time.perf_counter()
     from agents.runtimes import load_runtime
+    from agents.runtimes.base import NO_SPINNING
     from agents.runtimes.options import check_taken
 
+    if task.get("emulated"):
+        os.environ[NO_SPINNING] = "1"
     runtime = load_runtime(str(task["entry"]))
     options = pb.SessionOptions.FromString(bytes.fromhex(str(task["options"])))
     check_taken(runtime, runtime.name, options)

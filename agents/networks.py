@@ -293,6 +293,7 @@ class NetworkTable:
             "key": self._secret.key_for(f"built {digest}").hex(),
             "root": str(config.board_root or "/"),
             "details": dict(details),
+            "emulated": config.emulated,
         }
         try:
             limit = self._limiter.limit(config.child_memory_bytes)

@@ -14,6 +14,8 @@ from agents.protocol import agent_pb2 as pb
 
 Array = NDArray[np.generic]
 Outputs = Mapping[str, NDArray[Any]]
+#: In the process's environment on an emulated board: threads that wait must sleep, for its processors share the host's.
+NO_SPINNING = "QUANTRIG_NO_SPINNING"
 
 
 @dataclass(frozen=True)

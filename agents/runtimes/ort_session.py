@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ import onnxruntime as ort
 from agents.faults import AgentError, Fault, one_line
 from agents.protocol import agent_pb2 as pb
 from agents.runtimes.assignment import from_profile, from_session, tells_itself
-from agents.runtimes.base import Array, Outputs
+from agents.runtimes.base import NO_SPINNING, Array, Outputs
 from agents.tensors import DTYPES
 
 CPU = "CPUExecutionProvider"
@@ -145,6 +146,8 @@ def _session_options(options: pb.SessionOptions, plan: Plan) -> tuple[Any, dict[
     if threads:
         settings.intra_op_num_threads = threads
     entries = {"session.x64quantprecision": "1"} if options.precise_x86_int8 else {}
+    if os.environ.get(NO_SPINNING):
+        entries["session.intra_op.allow_spinning"] = "0"
     entries |= plan.entries
     for name, value in {**entries, _RECORD: "1"}.items():
         settings.add_session_config_entry(name, value)
