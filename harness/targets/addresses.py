@@ -192,6 +192,12 @@ def _checked_certificate(address: Address, context: ssl.SSLContext, raw: socket.
         raise _refused(address, f"its certificate is not valid here: {clean_text(error.verify_message)}") from error
     except TimeoutError as error:
         raise Unreachable(address.target, f"what listens at {address.grpc_target} does not speak TLS to us") from error
+    except ConnectionResetError as error:  # also QEMU's word for a port of a board on which nothing listens
+        raise Unreachable(
+            address.target,
+            f"whatever is at {address.grpc_target} ended the connection at once; does an agent run there? "
+            f"`quantrig targets provision {address.target}` brings one over SSH",
+        ) from error
     except OSError as error:
         reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
         raise _refused(address, f"no TLS connection ({reason})") from error
