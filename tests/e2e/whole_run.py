@@ -108,10 +108,10 @@ class Bench:
                 process.kill()
             process.communicate()
 
-    def quantrig(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    def quantrig(self, *arguments: str, code: int = 0, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-m", "harness", *arguments],
-            cwd=self.folder, env=self.env, text=True, capture_output=True, timeout=240, check=False,
+            cwd=self.folder, env=self.env, text=True, capture_output=True, timeout=timeout_s, check=False,
         )  # fmt: skip
         assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -16,6 +17,11 @@ from harness.targets.lab import Target
 from harness.targets.qemu_system.golden import prepare
 from harness.targets.qemu_system.recipe import Recipe
 from harness.targets.qemu_system.tools import find_tools
+
+#: Each boots a board or waits for one: up to a minute on two processors.
+thorough = pytest.mark.skipif(
+    os.environ.get("QUANTRIG_QEMU_SYSTEM") != "1", reason="QUANTRIG_QEMU_SYSTEM=1 runs the tests that boot boards"
+)
 
 
 def need_lab(recipe: Recipe | None = None) -> None:

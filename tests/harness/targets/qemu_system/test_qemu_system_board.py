@@ -30,15 +30,11 @@ from harness.targets.power.values import PowerState
 from harness.targets.qemu_system.board import QemuBoard
 from harness.targets.qemu_system.machine import tell
 from harness.targets.qemu_system.recipe import Recipe
-from tests.labs.emulated import served
+from tests.labs.emulated import served, thorough
 
 pytestmark = [pytest.mark.slow]
 ROOT = Path(__file__).parents[4]
 UPLOAD_BYTES = 12 << 20
-#: Each boots a board or waits for one: up to a minute on two processors.
-thorough = pytest.mark.skipif(
-    os.environ.get("QUANTRIG_QEMU_SYSTEM") != "1", reason="QUANTRIG_QEMU_SYSTEM=1 runs the tests that boot boards"
-)
 
 
 @thorough
