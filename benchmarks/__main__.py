@@ -22,6 +22,7 @@ NAMES = (
     "overhead",
     "lowering",
     "performance_models",
+    "metric_intervals",
     "simulations",
     "change_points",
     *QUANTIZER,

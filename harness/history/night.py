@@ -114,7 +114,7 @@ def _through(plan: NightPlan, store: Store, nights: Nights, night: Night, log: N
         raise _NightInterrupted(plan.path)
     night = replace(night, status="done", finished=_now())
     _forget(plan, nights, log)
-    tonight = _judge(plan, nights, night)
+    tonight = conclude(plan, nights, night)
     nights.save(night)
     publish_night(plan, nights, tonight)
     log.line("night", f"exit code {int(tonight.code)}")
@@ -198,7 +198,8 @@ def _begun(store: Store, run_id: str) -> bool:
     return True
 
 
-def _judge(plan: NightPlan, nights: Nights, night: Night) -> Tonight:
+def conclude(plan: NightPlan, nights: Nights, night: Night) -> Tonight:
+    """Find what changed up to this night and bring the alarms to it; the night itself is not saved."""
     before = [one for one in nights.nights(plan.name, plan.look_back) if one.night_id != night.night_id]
     insight = look(series_of(nights, [night, *before], plan.metrics))
     told = update_alarms(nights, plan.name, night.night_id, _now(), insight.stories)

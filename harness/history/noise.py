@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 #: The prior of tau counts as this many nights; chosen on the tuning seeds of `python -m benchmarks change_points`, like
 #: the two constants below.
-PRIOR_NIGHTS = 10.0
+PRIOR_NIGHTS = 4.0
 #: tau is never taken below this share of the prior: nine quiet nights are no proof that the tenth is quiet.
 LEAST_SHARE = 0.8
 #: Autocorrelation is drawn towards zero as if this many nights had shown none.
