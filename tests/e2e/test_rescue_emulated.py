@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.recovery import FAULTS, Fault, broken_and_mended
 from harness.cli.board_lab import _entry
 from harness.errors import BoardError
-from harness.targets.lab import Target
+from harness.targets.lab import Ssh, Target
 from harness.targets.power.values import Power
 from harness.targets.qemu_system.board import QemuBoard
 from harness.targets.quarantine import quarantined
@@ -82,7 +82,10 @@ def board() -> Iterator[QemuBoard]:
     ],
 )
 def test_each_rung_mends_what_it_is_for(board: QemuBoard, fault: Fault, tmp_path: Path) -> None:
-    rescued = broken_and_mended(board, board.target, fault.cause, tmp_path)
+    target = board.target
+    if fault.cause.__name__ == "agent_hangs":  # with the lab's own key, which needs no entry
+        target = dataclasses.replace(target, ssh=Ssh("127.0.0.1", port=board.ssh.port))
+    rescued = broken_and_mended(board, target, fault.cause, tmp_path)
     assert [(step.name, step.outcome) for step in rescued.steps] == LADDERS[fault.cause.__name__], rescued.steps
     assert rescued.mended_by == fault.mended_by
     assert quarantined(board.target) is None

@@ -17,8 +17,11 @@ from harness.record import RecoveryStep
 from harness.targets.console.events import BootStage, ConsoleEvent, EventKind
 from harness.targets.console.explain import Prognosis, prognosis
 from harness.targets.lab import Target, parse_lab
+from harness.targets.qemu_system.image import home
+from harness.targets.qemu_system.keys import make_keys
 from harness.targets.quarantine import must_be_free, quarantine, quarantined, release
 from harness.targets.recovery import Limits, Means, climb
+from harness.targets.recovery_emulated import with_lab_key
 from harness.targets.recovery_means import recovery_limits, recovery_means
 
 QUICK = Limits(link_s=0.2, agent_s=0.2, ssh_s=0.2, power_s=0.5, boot_s=0.3)
@@ -388,3 +391,18 @@ def test_a_damaged_note_still_sets_the_board_aside(tmp_path: Path, state_home: P
     with pytest.raises(Quarantined, match=r"quarantined since an unknown time: its note .* cannot be read"):
         must_be_free(board)
     assert release(board)
+
+
+def test_an_emulated_board_is_reached_with_the_labs_own_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    emulated = "via: {qemu: virt, address: '127.0.0.1:1', tls: x}, ssh: {host: 127.0.0.1, port: 2222}"
+    board = target(emulated, tmp_path)
+    assert with_lab_key(board) == board  # there is no such lab on this machine
+    keys = make_keys(home() / "keys")
+    found = with_lab_key(board).ssh
+    assert found is not None
+    assert (found.user, found.key, found.host_key, found.port) == ("root", keys.login, keys.fingerprint, 2222)
+    own = target(emulated.replace("port: 2222", "port: 2222, key: mine"), tmp_path)
+    assert with_lab_key(own) == own
+    metal = target("via: {address: '127.0.0.1:1'}, ssh: {host: 127.0.0.1}", tmp_path)
+    assert with_lab_key(metal) == metal
