@@ -94,8 +94,16 @@ def _intervals(first: MetricResult, second: MetricResult) -> _Intervals:
     if first.rows is None or second.rows is None or first.formula is None:
         return _Intervals((None, None), None, "one value for the whole set: no interval")
     drawn = paired_bootstrap(first.formula, first.rows, second.rows)
-    note = f"paired bootstrap over samples (BCa), {drawn.resamples:,} resamples"
-    return _Intervals((drawn.first, drawn.second), drawn.difference, note)
+    note = f"paired bootstrap over samples, {drawn.resamples:,} resamples"
+    own = (drawn.first, drawn.second)
+    if first.unit == "fraction":
+        own = (_within_one(drawn.first), _within_one(drawn.second))
+    return _Intervals(own, drawn.difference, note)
+
+
+def _within_one(interval: Interval | None) -> Interval | None:
+    """A share cannot lie outside 0…1."""
+    return None if interval is None else Interval(max(interval.low, 0.0), min(interval.high, 1.0))
 
 
 def _is_binary(values: PerSample) -> bool:

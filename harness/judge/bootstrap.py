@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from harness.judge.metrics import Formula, Rows, Weights
-from harness.judge.statistics import CONFIDENCE, Interval
+from harness.judge.statistics import CONFIDENCE, Interval, t_quantile
 
 #: Resamples: the 2.5 % tail then rests on 50 values.
 RESAMPLES = 2000
@@ -59,9 +59,13 @@ def paired_bootstrap(
     seed: int = SEED,
     confidence: float = CONFIDENCE,
 ) -> PairedBootstrap:
-    """Bias-corrected and accelerated intervals (B. Efron, JASA 82, 1987) of two paired values and their difference.
+    """Intervals of two paired values and their difference: value ± t_{n-1} times the bootstrap's standard error.
 
-    The acceleration comes from a jackknife that leaves out one of at most 200 groups of samples at a time.
+    The standard error is the deviation of the resamples, times sqrt(n / (n - 1)) for the spread that resampling loses
+    (B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, 12.2 and 5.3). In simulation
+    (`python -m benchmarks metric_intervals`) it covers the difference of mAP and of mIoU nearer to 95 % than percentile
+    and BCa limits do: both metrics are mildly biased on few samples, and BCa "corrects" for that bias where the paired
+    difference has none.
 
     Args:
         formula: of the metric.
@@ -83,8 +87,7 @@ def paired_bootstrap(
     if n < 2:
         return PairedBootstrap(None, None, None, np.empty(0), 0, n)
     drawn = _pair(formula, first, second, draws(n, resamples, seed))
-    left_out = _pair(formula, first, second, iter([without_groups(n)]))
-    ends = [bca(drawn[:, i], float(point[i]), left_out[:, i], confidence) for i in range(3)]
+    ends = [_student(drawn[:, i], float(point[i]), n, confidence) for i in range(3)]
     differences = np.sort(drawn[:, 2][~np.isnan(drawn[:, 2])])
     return PairedBootstrap(ends[0], ends[1], ends[2], differences, resamples, n)
 
@@ -119,6 +122,14 @@ def _pair(formula: Formula, first: Rows, second: Rows, blocks: Iterator[Weights]
         one, other = formula.values(first, weights), formula.values(second, weights)
         parts.append(np.column_stack([one, other, other - one]))
     return np.concatenate(parts)
+
+
+def _student(drawn: _Values, point: float, n: int, confidence: float) -> Interval | None:
+    known = drawn[~np.isnan(drawn)]
+    if math.isnan(point) or len(known) < (1 - _MOST_UNDEFINED) * len(drawn):
+        return None
+    half = t_quantile(n, confidence) * float(np.std(known)) * math.sqrt(n / (n - 1))
+    return Interval(point - half, point + half)
 
 
 def bca(drawn: _Values, point: float, left_out: _Values, confidence: float = CONFIDENCE) -> Interval | None:

@@ -52,18 +52,28 @@ def average_precision(rows: Rows, overlaps: Sequence[int]) -> float:
     """Mean over classes with a labelled box and over some of `THRESHOLDS`, read at 101 recalls; NaN without a box."""
     from pycocotools.cocoeval import COCOeval
 
+    classes = [int(one) for one in np.unique(rows["boxes.class"])]
+    if not classes or not len(rows):
+        return float("nan")
+    return accumulated(COCOeval(iouType="bbox"), matches(rows, classes, overlaps), classes, len(rows), overlaps)
+
+
+def accumulated(
+    evaluation: Any,  # noqa: ANN401 - a COCOeval, which has no types
+    matched: Sequence[dict[str, Any] | None],
+    classes: Sequence[int],
+    images: int,
+    overlaps: Sequence[int],
+) -> float:
+    """pycocotools' accumulation of what `matches` returned."""
+    parameters = evaluation.params
+    parameters.iouThrs = THRESHOLDS[list(overlaps)]
+    parameters.areaRng, parameters.areaRngLbl = [[0, 1e10]], ["all"]
+    parameters.maxDets = [_MOST_DETECTIONS]
+    parameters.imgIds, parameters.catIds = list(range(images)), list(classes)
+    evaluation._paramsEval = parameters  # what `evaluate` leaves: it was done when the rows were made
+    evaluation.evalImgs = matched
     with redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(iouType="bbox")
-        parameters = evaluation.params
-        parameters.iouThrs = THRESHOLDS[list(overlaps)]
-        parameters.areaRng, parameters.areaRngLbl = [[0, 1e10]], ["all"]
-        parameters.maxDets = [_MOST_DETECTIONS]
-        parameters.imgIds = list(range(len(rows)))
-        parameters.catIds = [int(one) for one in np.unique(rows["boxes.class"])]
-        if not parameters.catIds or not len(rows):
-            return float("nan")
-        evaluation._paramsEval = parameters  # what `evaluate` leaves: it was done when the rows were made
-        evaluation.evalImgs = _matches(rows, parameters.catIds, list(overlaps))
         evaluation.accumulate()
     known = evaluation.eval["precision"]
     known = known[known > -1]
@@ -144,8 +154,14 @@ def _packed(table: NDArray[np.bool_]) -> NDArray[np.uint16]:
     return bits
 
 
-def _matches(rows: Rows, classes: Sequence[int], overlaps: Sequence[int]) -> list[dict[str, Any] | None]:
-    """Rows as `COCOeval.evaluate` leaves them: class by class, image by image."""
+def matches(rows: Rows, classes: Sequence[int], overlaps: Sequence[int]) -> list[dict[str, Any] | None]:
+    """Rows as `COCOeval.evaluate` leaves them (`COCOeval.evalImgs`): class by class, image by image; None for nothing.
+
+    Args:
+        rows: as `match` makes them.
+        classes: which, in that order.
+        overlaps: which of `THRESHOLDS`.
+    """
     bits = _BITS[list(overlaps), None]
     claims, boxes = rows.owner("detections"), rows.owner("boxes")
     made: list[dict[str, Any] | None] = []

@@ -6,23 +6,36 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.judge.bootstrap import draws, paired_bootstrap
+from harness.judge.bootstrap import bca, draws, paired_bootstrap, without_groups
 from harness.judge.metrics import Rows, resolve_metrics
 from harness.judge.metrics.metric import Mean
+from harness.judge.statistics import mean_interval
 
 
-def test_intervals_of_a_mean_are_those_of_scipy() -> None:
+def test_intervals_of_a_mean_are_students() -> None:
     rng = np.random.default_rng(2)
     first = rng.gamma(1.5, size=150)
     second = first * 0.9 + rng.gamma(0.5, size=150)
     found = paired_bootstrap(Mean(), Rows({"value": first}), Rows({"value": second}), resamples=20_000)
     pairs = ((found.first, first), (found.second, second), (found.difference, second - first))
     for interval, values in pairs:
-        theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=rng).confidence_interval
-        width = theirs.high - theirs.low
+        exact = mean_interval(values)
         assert interval is not None
-        assert interval.low == pytest.approx(theirs.low, abs=0.03 * width)
-        assert interval.high == pytest.approx(theirs.high, abs=0.03 * width)
+        assert exact is not None
+        width = exact.high - exact.low
+        assert interval.low == pytest.approx(exact.low, abs=0.02 * width)
+        assert interval.high == pytest.approx(exact.high, abs=0.02 * width)
+
+
+def test_bca_limits_are_those_of_scipy() -> None:
+    values = np.random.default_rng(2).gamma(0.7, size=60)
+    drawn = np.concatenate([block @ values for block in draws(60, 20_000)]) / 60
+    left_out = without_groups(60) @ values / 59
+    ours = bca(drawn, float(values.mean()), left_out)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(3))
+    limits = theirs.confidence_interval
+    assert ours is not None
+    assert (ours.low, ours.high) == pytest.approx((limits.low, limits.high), abs=0.03 * (limits.high - limits.low))
 
 
 def test_both_networks_are_drawn_alike() -> None:
