@@ -29,7 +29,7 @@ from harness.runs.observer import Observer
 from harness.runs.plan import Plan, make_plan
 from harness.runs.profile import find_profile
 from harness.store import Store
-from harness.targets.lab import Lab, find_lab, load_lab
+from harness.targets.lab import LAB_FILE, Lab, find_lab, load_lab
 
 Say = Callable[[str], None]
 
@@ -68,7 +68,7 @@ def plan_policy(policy: Policy, out: Path) -> list[tuple[PolicyJob, Plan]]:
     plans = []
     for entry in policy.jobs:
         job = policy.job(entry)
-        lab = load_lab(find_lab(policy.lab, job.path))
+        lab = load_lab(_lab_of(policy, job))
         names = entry.targets or policy.targets
         folder = out / "runs" / job.name
         plan = make_plan(job, lab, names, profile=profile, split_name=policy.split, out=folder)
@@ -79,6 +79,12 @@ def plan_policy(policy: Policy, out: Path) -> list[tuple[PolicyJob, Plan]]:
         if names_of.count(name) > 1:
             raise UserError(f"{policy.path}: two jobs are called {name}; give one of them another `name:`")
     return plans
+
+
+def _lab_of(policy: Policy, job: Job) -> Path:
+    """The lab named, else the one beside the policy, else the one that a run of the job would take."""
+    beside = policy.path.parent / LAB_FILE
+    return find_lab(policy.lab or (beside if beside.is_file() else None), job.path)
 
 
 def _check_gates(policy: Policy, job: Job, lab: Lab, names: Sequence[str]) -> None:

@@ -52,7 +52,7 @@ def settle(gate: Gate, figure: Figure, interval: tuple[float, float]) -> str:
 def _samples(gate: Gate, n: int | None, value: float, interval: tuple[float, float]) -> str:
     loss, worst = (-value, -interval[0]) if gate.higher_is_better else (value, interval[1])
     margin = value_text(gate.threshold, gate.unit, difference=True)
-    seen = value_text(loss, gate.unit, difference=True)
+    seen = value_text(float(f"{loss:.3g}"), gate.unit, difference=True)
     if n is None:
         return f"a loss of {seen} seen, margin {margin}: the margin lies inside the interval"
     times = _times(worst - loss, gate.threshold - loss)

@@ -201,10 +201,12 @@ def value_text(value: float, unit: str, *, difference: bool = False) -> str:
     if unit == "fraction":
         return f"{100 * value:.6g} {'pt' if difference else '%'}"
     if unit == "percent":
-        return f"{value:.4g} %"
+        return f"{value:.6g} %"
     if unit == "x":
-        return f"{value:.4g}x"
+        return f"{value:.6g}x"
+    if unit == "1/s":
+        return f"{value:,.10g}/s"
     if unit == "bytes":
         factor, word = next(((f, w) for f, w in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if abs(value) >= f), (1.0, "B"))
-        return f"{value / factor:.4g} {word}"
-    return f"{value:.4g} {unit}".strip()
+        return f"{value / factor:.6g} {word}"
+    return f"{value:,.10g} {unit}".strip()

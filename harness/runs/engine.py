@@ -135,7 +135,9 @@ def _job_of(request: Mapping[str, Any]) -> Job:
     if not stored.path.is_file():
         return stored
     today = load_job(stored.path)
-    return replace(stored, metrics=today.metrics, postprocess=today.postprocess, gates=today.gates)
+    # a policy may have asked more than the job's file does
+    gates = {gate.name: gate for gate in (*stored.gates, *today.gates)}
+    return replace(stored, metrics=today.metrics, postprocess=today.postprocess, gates=tuple(gates.values()))
 
 
 def execute_job(
