@@ -65,7 +65,7 @@ def accumulated(
     images: int,
     overlaps: Sequence[int],
 ) -> float:
-    """pycocotools' accumulation of what `matches` returned."""
+    """The accumulation by pycocotools of what `matches` returned."""
     parameters = evaluation.params
     parameters.iouThrs = THRESHOLDS[list(overlaps)]
     parameters.areaRng, parameters.areaRngLbl = [[0, 1e10]], ["all"]
