@@ -26,10 +26,13 @@ class Tree:
         return Sources(self.root)
 
     def put(self, files: dict[str, str]) -> None:
+        """Each file at once, as the kernel's are: whoever reads it meanwhile sees the old text or the new."""
         for name, text in files.items():
             path = self.root / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+            fresh = path.with_name(f".{path.name}.new")
+            fresh.write_text(text)
+            fresh.replace(path)
 
     def tool(self, name: str, script: str) -> None:
         """A stand-in executable in shell; `$@` are its arguments."""

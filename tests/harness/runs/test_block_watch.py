@@ -50,14 +50,27 @@ class Meddling(AgentClient):
     """The host's own client; between a pair's beginning and its first block the test changes the board."""
 
     before_block: Change = staticmethod(lambda: None)
+    inside_block: Change | None = None
+    happened_s: float = 0.0
 
     def time_block(
         self, network_id: str, *, min_iterations: int, min_duration_s: float, max_iterations: int = 100_000
     ) -> TimedBlock:
         self.before_block()
-        return super().time_block(
+        change, self.inside_block = self.inside_block, None
+        timer = threading.Timer(min_duration_s / 2, self._happen, (change,)) if change is not None else None
+        if timer is not None:
+            timer.start()
+        timed = super().time_block(
             network_id, min_iterations=min_iterations, min_duration_s=min_duration_s, max_iterations=max_iterations
         )
+        if timer is not None:
+            timer.join()
+        return timed
+
+    def _happen(self, change: Change) -> None:
+        change()
+        self.happened_s = time.time()
 
 
 @dataclass
@@ -69,6 +82,7 @@ class Lab:
     stop: threading.Event
     said: list[str] = field(default_factory=list)
     kept: list[TelemetryRecord] = field(default_factory=list)
+    missed: set[int] = field(default_factory=set)
 
     def watch(self, *, on_cpu: bool = True) -> BlockWatch:
         both = dict.fromkeys((F, Q), on_cpu)
@@ -80,14 +94,18 @@ class Lab:
         during: Mapping[int, Change],
         after: Mapping[int, Change] | None = None,
         *,
+        inside: Mapping[int, Change] | None = None,
         on_cpu: bool = True,
         warm: bool = False,
     ) -> list[BlockRecord]:
         """Time pairs; `during[k]` changes the board as pair k begins, `after[k]` when it is over.
 
-        After the latter a sample is waited for: none that was half taken before falls into the next pair.
+        After the latter a sample is waited for: none that was half taken before falls into the next pair. `inside[k]`
+        is an event at one moment, half a block after the pair's first one was asked for; on a machine whose cores are
+        all taken that moment may lie before the block: then it is none of the pair's, and `missed` names the pair.
         """
         blocks: list[BlockRecord] = []
+        self.missed.clear()
         with self.watch(on_cpu=on_cpu) as watch:
             timing = Timing(
                 self.client, self.networks, PROFILE, self.stop, lambda _: None, lambda *_: None, watch=watch
@@ -96,7 +114,14 @@ class Lab:
                 timing.warm_up(network)
             for pair in range(pairs):
                 self.client.before_block = during.get(pair, lambda: None)
-                blocks += timing._pair(pair)
+                self.client.inside_block = (inside or {}).get(pair)
+                halves = timing._pair(pair)
+                blocks += halves
+                if pair in (inside or {}) and not any(
+                    one.started_unix_s <= self.client.happened_s <= one.started_unix_s + one.duration_s
+                    for one in halves
+                ):
+                    self.missed.add(pair)
                 if after is not None and pair in after:
                     after[pair]()
                     watch._stream.after(time.time())
@@ -179,16 +204,19 @@ def test_what_a_jetson_counts_over_a_pair_that_nobody_watched_rejects_it(jetson:
     """Over-current in the unwatched pair 2; another power mode from pair 4 on."""
     blocks = jetson.run(
         6,
-        {
+        {},
+        inside={
             2: lambda: tree.put({f"{OC}/oc3_event_cnt": "39\n"}),
             4: lambda: tree.put({"var/lib/nvpmodel/status": "pmode:0000\n"}),
         },
     )
-    found = rejected(blocks)
-    assert found == {
+    truth = {
         2: ("instantaneous over-current (2 events)",),
         4: ("the power mode changed since the last sample",),
     }
+    found = rejected(blocks)
+    assert found.items() <= truth.items()
+    assert truth.keys() <= found.keys() | jetson.missed
 
 
 @pytest.mark.slow
@@ -199,15 +227,15 @@ def test_a_pis_new_sticky_bit_rejects_one_pair_and_an_old_one_none(tree: Tree, t
         blocks = lab.run(
             6,
             {
-                1: lambda: tree.put({"throttled": "throttled=0xd0000\n"}),  # bit 19 came, and went at once: it sticks
                 3: lambda: tree.put({"throttled": "throttled=0xd0004\n"}),  # throttled now
                 4: lambda: tree.put({ZONE: "108000\n"}),  # 2 °C below its trip
             },
             {3: lambda: tree.put({"throttled": "throttled=0xd0000\n"}), 4: lambda: tree.put({ZONE: "60000\n"})},
+            inside={1: lambda: tree.put({"throttled": "throttled=0xd0000\n"})},  # bit 19 came, and went: it sticks
         )
     found = rejected(blocks)
-    assert set(found) == {1, 3, 4}
-    assert "soft temperature limit" in found[1][0]
+    assert {3, 4} <= set(found) <= {1, 3, 4}
+    assert 1 in lab.missed or "soft temperature limit" in found[1][0]
     assert "throttled" in found[3][0]
     assert "108.0 °C" in found[4][0]
     assert all(point.total_power_mw == pytest.approx(1200) for point in lab.kept)
