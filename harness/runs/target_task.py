@@ -312,6 +312,7 @@ class TargetTask:
                 )
             )
         self._save(steady_clocks=watch.steady_clocks)
+        self._say_not_warm()
         profile = budget.for_blocks(timing.profile, warmed)
         rule = self.record.stopping or profile.rule(self.plan.budget_s)  # an earlier try's, when it has one
         self._save(stopping=rule)
@@ -368,6 +369,14 @@ class TargetTask:
 
     def _outputs(self) -> OutputStore:
         return OutputStore(self.store, self.plan.run_id, self.target.name, self.plan.out)
+
+    def _say_not_warm(self) -> None:
+        """A network that never became steady is told where every reader looks, not in a row's note alone."""
+        from harness.judge.timing import not_warm  # half a second of scipy, loaded while the boards work
+
+        kept = tuple(note for note in self.record.notes if not note.startswith("not-warm"))
+        cold = not_warm(self.record.loadings, *ARMS)
+        self._save(notes=(*kept, cold) if cold else kept)
 
     @property
     def _batch(self) -> int | None:
