@@ -31,9 +31,9 @@ from harness.history.noise import Noise, around_levels, first_guess
 CONFIRMED_AFTER = 2
 #: Gain, in squared standard deviations of the noise, that one more change point must bring; chosen on the tuning seeds
 #: of `python -m benchmarks change_points`.
-PENALTY = 7.5
+PENALTY = 8.0
 #: Two-sided level of the t test; chosen on the same seeds.
-ALPHA = 0.006
+ALPHA = 0.005
 #: A night of the new level must lie this share of the step away from the old one: half would ask two lucky nights in a
 #: row, nothing would let one bad night carry a good one.
 OWN_SHARE = 0.3
