@@ -81,7 +81,9 @@ def _insist(target: Target, records: Sequence[SettingRecord], keep: Keep) -> Non
 
 def _ended(records: Sequence[SettingRecord], given_back: Sequence[SettingState] | None) -> tuple[SettingRecord, ...]:
     now = {state.name: state.now for state in given_back or ()}
-    return tuple(replace(one, after=now.get(one.name)) for one in records)
+    # What could not be set was never changed: the board had nothing of it to give back.
+    same = {one.name: one.during for one in records if one.problem and given_back is not None}
+    return tuple(replace(one, after=now.get(one.name, same.get(one.name))) for one in records)
 
 
 def _notes_of_end(given_back: Sequence[SettingState] | None) -> tuple[str, ...]:

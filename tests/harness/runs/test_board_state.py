@@ -80,6 +80,7 @@ def test_not_as_asked_is_a_note_or_where_it_is_required_an_error(place: Place) -
         assert place.state() == before
     (note,) = place.notes
     assert note.startswith("not as asked: governor ondemand: cpufreq has no governor 'ondemand' here")
+    assert [(one.before, one.during, one.after) for one in place.kept[-1]] == [("powersave",) * 3]
     wishes = Settings(governor="ondemand", lock_clocks=True, required=True)
     entered = False
     with pytest.raises(Refused, match="its settings are required and not as asked: governor ondemand"):  # noqa: SIM117
