@@ -170,8 +170,9 @@ def sample_size_advice(
         return None
     basis = "as observed" if observed else "usual of a good int8 network"
     expect = "at best inconclusive" if n < fewest else "expect inconclusive"
+    points = "point" if 100 * margin == 1 else "points"
     return (
-        f"a margin of {100 * margin:g} points needs {needed:,} samples where the networks disagree on "
+        f"a margin of {100 * margin:g} {points} needs {needed:,} samples where the networks disagree on "
         f"{100 * discordant_share:.2g} % ({basis}; power {POWER:.0%}); you have {n:,}: {expect}"
     )
 

@@ -13,7 +13,7 @@ def gate(metric: str, rule: Rule, threshold: float) -> Gate:
 
 def test_a_margin_that_the_samples_cannot_carry_is_said() -> None:
     (note,) = sample_notes([gate("accuracy_top1", Rule.NON_INFERIOR, 0.01)], 400)
-    assert note.startswith("gate accuracy: a margin of 1 points needs 1,570 samples")
+    assert note.startswith("gate accuracy: a margin of 1 point needs 1,570 samples")
     assert sample_notes([gate("accuracy_top1", Rule.NON_INFERIOR, 0.01)], 5000) == ()
 
 
