@@ -37,8 +37,8 @@ def run(effort: Effort) -> Result:
     quick = effort.is_quick
     rows: list[Row] = []
     cases = (
-        ("miou", segmented, ((40, 2000), (100, 2000))),
-        ("map50", detected, ((100, 1000), (400, 250))),
+        ("miou", segmented, ((40, 1000), (100, 1000))),
+        ("map50", detected, ((100, 600), (400, 150))),
     )
     for name, make, sizes in cases:
         rng = np.random.default_rng(20_261_121)
