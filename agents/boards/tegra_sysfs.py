@@ -55,12 +55,13 @@ class OverCurrent:
 
     def reasons(self) -> list[str] | None:
         """What happened since the last call; None where nothing counts."""
-        before, self._before = self._before, self._read()
+        before, now = self._before, self._read()
+        self._before = {**before, **now}  # a counter that could not be read just now loses nothing
         if not self._before:
             return None
         return [
             f"{_EVENTS.get(number, f'over-current {number}')} ({int(count - before[number])} events)"
-            for number, count in self._before.items()
+            for number, count in now.items()
             if number in before and count > before[number]
         ]
 

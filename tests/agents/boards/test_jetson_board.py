@@ -18,6 +18,7 @@ from agents.boards import find_board
 from agents.boards.base import Sampler
 from agents.boards.jetson import Jetson, JetsonSampler
 from agents.boards.lines import LineProcess
+from agents.boards.tegra_sysfs import OverCurrent
 from tests.agents.boards.conftest import ROOT, Tree
 from tests.agents.conftest import is_running, wait_for
 
@@ -277,3 +278,12 @@ class TestLines:
         holder.stdout.close()
         assert holder.stdin is not None
         holder.stdin.close()
+
+
+def test_a_counter_that_cannot_be_read_for_a_moment_loses_no_event(jetson: Tree) -> None:
+    counters = OverCurrent(jetson.sources)
+    path = jetson.root / OC / "oc3_event_cnt"
+    path.unlink()
+    assert counters.reasons() == []
+    jetson.put({f"{OC}/oc3_event_cnt": "40\n"})
+    assert counters.reasons() == ["instantaneous over-current (3 events)"]

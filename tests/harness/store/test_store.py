@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,15 @@ from sqlalchemy import create_engine, inspect, text
 
 from harness.errors import UserError
 from harness.judge.figure import Figure, Network, Source
-from harness.record import BlockRecord, Loading, QuantizedRecord, Shipment, TargetRecord, TelemetryRecord
+from harness.record import (
+    BlockRecord,
+    Loading,
+    QuantizedRecord,
+    Shipment,
+    SteadyClock,
+    TargetRecord,
+    TelemetryRecord,
+)
 from harness.store import Store, open_store, store_url
 from harness.store.tables import Base
 
@@ -112,6 +121,36 @@ def test_every_raw_sample_of_a_block_survives(tmp_path_factory: pytest.TempPathF
     store.add_block(run_id, "a", block(latency_ns=tuple(samples)))
     assert store.blocks(run_id, "a") == [block(latency_ns=tuple(samples))]
     store.close()
+
+
+def test_what_is_known_of_a_block_comes_back(store: Store) -> None:
+    run_id = make_run(store)
+    store.save_target(run_id, replace(pending(), steady_clocks={Network.FLOAT: SteadyClock("cpu", 1498.5)}))
+    told = replace(
+        block(), disturbed=("clock at 600 MHz", "under-voltage"), watched=False, clock="perf_counter: CLOCK_MONOTONIC",
+        clock_resolution_ns=1.0, clock_tick_ns=30.0,
+    )  # fmt: skip
+    store.add_block(run_id, "a", told)
+    store.add_block(run_id, "a", replace(block(1), watched=True))
+    assert store.blocks(run_id, "a") == [told, replace(block(1), watched=True)]
+    assert store.targets(run_id)[0].steady_clocks == {Network.FLOAT: SteadyClock("cpu", 1498.5)}
+
+
+def test_a_database_of_an_older_version_keeps_its_blocks(tmp_path: Path) -> None:
+    """As version 1 wrote it: no `details`, no nights."""
+    path = tmp_path / "old.db"
+    store = open_store(str(path))
+    run_id = make_run(store)
+    store.save_target(run_id, pending())
+    store.add_block(run_id, "a", block(7))
+    store.close()
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        connection.execute(text("alter table blocks drop column details"))
+        for table in ("nights", "surroundings", "alarms"):
+            connection.execute(text(f"drop table {table}"))
+        connection.execute(text("update alembic_version set version_num = '0001'"))
+    assert open_store(str(path)).blocks(run_id, "a") == [block(7)]
 
 
 def test_one_block_cannot_be_noted_twice(store: Store) -> None:
