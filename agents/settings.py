@@ -175,9 +175,10 @@ class SettingsDesk:
         with self._guard:
             if self._holder is not lease:
                 return []
-            states = self._recover()
-            self._holder, self._asked = None, {}
-            return states
+            try:
+                return self._recover()
+            finally:
+                self._holder, self._asked = None, {}
 
     def recover(self) -> None:
         """At the agent's start: give back what one before it held when it was killed."""
@@ -223,8 +224,11 @@ class SettingsDesk:
                 _log.error("%s", problem)
             states.append(State(name, self._asked.get(name, ""), self._before.get(name, ""), knob.read(), problem))
         self._left = "; ".join(state.problem for state in states if state.problem)
-        if left:
-            self._file.write(Kept(boot_id, left))
-        else:
-            self._file.remove()
+        try:
+            if left:
+                self._file.write(Kept(boot_id, left))
+            else:
+                self._file.remove()
+        except OSError as error:  # it names too much then: the next start puts back what is back already
+            _log.error("the note of what was given back cannot be brought up to date: %s", error.strerror)
         return states

@@ -155,15 +155,16 @@ class SysfsFiles:
         """Write what was there, as far as the kernel takes it; a path that only the snapshot knows is not touched."""
         try:
             self.write(name, lambda path: before.get(str(path.relative_to(self._sources.root)), ""))
-        except CannotSet:
+        except (CannotSet, ValueError):  # ValueError: not ASCII, as no word of the kernel's is: a damaged file of ours
             return
 
 
 def _write(path: Path, text: str) -> None:
     """As `echo` does it: no new file, and nothing that waits in a buffer."""
+    data = text.encode("ascii")
     descriptor = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
     try:
-        os.write(descriptor, text.encode("ascii"))
+        os.write(descriptor, data)
     finally:
         os.close(descriptor)
 

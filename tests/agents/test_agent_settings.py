@@ -310,7 +310,13 @@ def test_a_lease_that_ended_early_sets_nothing(orin: SettableBoard) -> None:
     assert orin.state() == before
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"before": 3}', '{"before": {"governor": {"etc/passwd": "x"}}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", '{"before": 3}', '{"before": {"governor": {"etc/passwd": "x"}}}'),
+        '{"before": {"governor": {"sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "\\u00e9"}}}',
+    ],
+)
 def test_a_damaged_file_does_not_stop_an_agent(orin: SettableBoard, text: str) -> None:
     before = orin.state()
     desk_of(orin)
