@@ -65,6 +65,7 @@ _PERCENTILE = re.compile(r"latency_p([1-9][0-9]?)\.?([0-9]{0,3})(?:_ms)?")
 #: Rows that compare the networks have no network of their own.
 _OF_THE_PAIR = frozenset({"top1_agreement", "sqnr_db", "cosine", "max_abs_diff", "pairs_rejected"})
 _OF_THE_PAIR_ENDS = ("speedup", "_ratio", "_delta")
+_TITLES = {LSB: "distance from the reference", "top1_agreement": "top-1 agreement", "speedup": "speed-up"}
 _FRACTIONS = re.compile(r"accuracy_.*|.*_accuracy|accuracy|miou|map\d*|top1_agreement")
 _UNIT_BY_END = {
     "_ms": "ms",
@@ -148,8 +149,8 @@ def network_of(metric: str) -> Network:
 
 def title_of(metric: str) -> str:
     """How a reader calls a metric beside a value with its unit: `latency_p99_ms` is "latency p99"."""
-    if metric == LSB:
-        return "distance from the reference"
+    if metric in _TITLES:
+        return _TITLES[metric]
     rank = metric.removeprefix("accuracy_top")
     if rank != metric and rank.isdigit():
         return f"top-{rank} accuracy"
