@@ -187,8 +187,8 @@ def _print(insight: Insight, alarms: list[Alarm]) -> None:
         typer.echo("no series yet: `quantrig nightly PLAN.yaml` makes them, night by night")
         return
     table = Table(box=None, pad_edge=False)
-    for name in ("target", "job", "figure"):
-        table.add_column(name, overflow="fold")
+    table.add_column("job / target", overflow="fold")
+    table.add_column("figure", no_wrap=True)
     for name in ("nights", "last"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("last step", overflow="fold")
@@ -200,8 +200,8 @@ def _print(insight: Insight, alarms: list[Alarm]) -> None:
         if story.suspected is not None:
             words = f"{words}; last night departs".lstrip("; ")
         cells = (
-            series.key.target, series.key.job, f"{series.key.network} {series.key.metric}", str(len(series.points)),
-            value_text(last.value, series.unit, series.key.metric), words,
+            f"{series.key.job} / {series.key.target}", f"{series.key.network} {series.key.metric}",
+            str(len(series.points)), value_text(last.value, series.unit, series.key.metric), words,
         )  # fmt: skip
         table.add_row(*(Text(plain(cell)) for cell in cells))
     Console().print(table)

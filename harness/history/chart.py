@@ -55,7 +55,9 @@ def series_chart(story: Story, identity: str) -> Markup:
     """
     series = story.series
     points = series.points
-    ends = [end for point in points for end in (point.value, *_whisker(point))]
+    # the interval of an accuracy speaks of other samples; from night to night they are the same ones
+    whiskers = [_whisker(point) if series.logarithmic else () for point in points]
+    ends = [end for point, whisker in zip(points, whiskers, strict=True) for end in (point.value, *whisker)]
     scale = svg.nice_scale(ends, at_most=5)
     parts = _frame(series, scale)
     for index in range(1, len(points)):
@@ -70,8 +72,7 @@ def series_chart(story: Story, identity: str) -> Markup:
         parts.append(svg.line(_x(level.start, len(points)) - half, y, last + half, y, "level"))
     for index, point in enumerate(points):
         x = _x(index, len(points))
-        whisker = _whisker(point)
-        if whisker:
+        if whisker := whiskers[index]:
             parts.append(svg.line(x, _y(whisker[0], scale), x, _y(whisker[1], scale), "whisker"))
         parts.append(svg.dot(x, _y(point.value, scale), 3, "night"))
     for change in story.changes:

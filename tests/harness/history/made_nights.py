@@ -47,7 +47,7 @@ def make_night(
     """One night: a run a job, whose figures are given by job; `around`: target → surroundings."""
     nights = Nights(store)
     began = FIRST + timedelta(days=number)
-    entries = []
+    entries: list[dict[str, object]] = []
     for job, rows in figures.items():
         run_id = f"{began:%Y%m%d-%H%M%S}-{job}"
         targets = sorted({row.target for row in rows})

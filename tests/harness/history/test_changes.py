@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
-def surroundings(board: str, night: int) -> dict[str, str]:
+def surroundings(night: int, board: str) -> dict[str, str]:
     newer = board == "pi5" and night >= MACHINE_AT
     return {
         "machine.os": f"Linux of {board}",
@@ -49,7 +50,7 @@ def fill(store: Store, first: int, stop: int) -> list[Night]:
             level = 0.06 * (board == "pi5" and night >= MACHINE_AT) + 0.04 * (night >= CODE_AT)
             rows.append(latency(board, 3.2 * math.exp(level + values[night]), errors[night]))
             rows.append(accuracy(board, 0.965 if night >= CODE_AT else 0.9725))
-        nights.append(make_night(store, night, {"digits": rows}, lambda board, n=night: surroundings(board, n)))
+        nights.append(make_night(store, night, {"digits": rows}, partial(surroundings, night)))
     return nights
 
 
