@@ -253,7 +253,8 @@ def _print_run(finished: Run, *, as_json: bool) -> int:
     typer.echo(
         f"published in {_near(finished.published.folder)}: {', '.join(p.name for p in finished.published.paths)}"
     )
-    if finished.exit_code is ExitCode.BOARD_FAILED:
+    unfinished = {target.status for target in finished.record.targets} - {"done", "throttled"}
+    if finished.exit_code is ExitCode.BOARD_FAILED and unfinished:  # a throttled target has all it can have
         typer.echo(
             f"some targets failed; `quantrig resume {finished.record.run_id}` does only the missing part", err=True
         )

@@ -50,6 +50,7 @@ def test_a_hot_board_is_throttled_with_figures_and_counts(hot: Bench) -> None:
     assert (float(rejected["value"]), int(rejected["n"])) == (len(pairs), len(pairs))
     assert "passive trip is 99 °C" in rejected["note"]
     assert "throttled" in done.stdout
+    assert "resume" not in done.stderr  # nothing is missing
 
 
 def test_ctrl_c_ends_a_rest_at_once_and_keeps_the_pairs(hot: Bench) -> None:
