@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -156,8 +157,12 @@ def environment_json() -> bytes:
     )
 
 
+@functools.cache
 def code_digest() -> str:
-    """sha256 over the names and contents of all modules and templates of `harness`: which code decided."""
+    """sha256 over the names and contents of all modules and templates of `harness`: which code decided.
+
+    Read once: a process goes on with what it loaded, whatever becomes of the files.
+    """
     root = Path(harness.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(one for end in _CODE for one in root.rglob(f"*{end}")):

@@ -33,14 +33,16 @@ from harness.evidence.manifest import (
     load_manifest,
 )
 from harness.evidence.page import decision_html
-from harness.evidence.policy import Policy, parse_policy
+from harness.evidence.policy import Policy, merged, parse_policy
 from harness.evidence.recompute import recompute_run
+from harness.job import DEFAULT_METRICS
 from harness.judge.gates_file import read_gates
 from harness.judge.gates_values import Gate, GateResult, Outcome, worst_outcome
 from harness.judge.verdict import gate_code, worst
 from harness.record import RunRecord
 from harness.report.csvfile import comparison_csv
 from harness.report.runjson import load
+from harness.yamlfile import parse_yaml
 
 #: A record of a hundred million latencies; json needs about ten times as much memory.
 MOST_JSON_BYTES = 1 << 30
@@ -222,7 +224,7 @@ def _run(container: Container, run: ListedRun, policy: Policy, found: Verificati
     if (record.profile, record.split) != (policy.profile, policy.split):
         asked = f"{policy.profile} on the {policy.split} split"
         found.differences.append(f"{run.job}: measured {record.profile} on the {record.split} split, not {asked}")
-    gates = _gates(record, run, policy, found)
+    gates = _gates(record, run, policy, read("job.yaml"), found)
     outputs = json.loads(read("outputs.json") or b"{}")
     if not isinstance(outputs, dict):
         found.differences.append(f"{part.name('outputs.json')}: not a mapping")
@@ -238,15 +240,23 @@ def _run(container: Container, run: ListedRun, policy: Policy, found: Verificati
     return record
 
 
-def _gates(record: RunRecord, run: ListedRun, policy: Policy, found: Verification) -> Sequence[Gate]:
-    """The gates that were decided, which must hold those of the policy."""
+def _gates(
+    record: RunRecord, run: ListedRun, policy: Policy, job_file: bytes | None, found: Verification
+) -> Sequence[Gate]:
+    """The gates that were decided, which must hold those of the policy and of the job's file."""
     names = record.job.get("metrics")
     metrics = [str(name) for name in names] if isinstance(names, list | tuple) else []
     gates = read_gates(record.job.get("gates"), metrics, f"{run.job}: gates")
+    asked: Sequence[Gate] = policy.gates(run.position, metrics)
+    if job_file is not None:
+        written = parse_yaml(job_file.decode("utf-8-sig"), "job.yaml").data
+        if list(written.get("metrics", DEFAULT_METRICS)) != metrics:
+            found.differences.append(f"{run.job}: its job.yaml names other metrics than run.json")
+        asked = merged(read_gates(written.get("gates"), metrics, "job.yaml"), asked)
     by_name = {gate.name: gate for gate in gates}
-    for gate in policy.gates(run.position, metrics):
+    for gate in asked:
         if by_name.get(gate.name) != gate:
-            found.differences.append(f"{run.job}: gate {gate.name} of {POLICY} was not decided as it stands there")
+            found.differences.append(f"{run.job}: gate {gate.name} was not decided as {POLICY} and job.yaml have it")
     return gates
 
 

@@ -300,6 +300,11 @@ def _block(record: dict[str, Any]) -> None:
     block["latency_ns"] = [ns - 40_000 for ns in block["latency_ns"]]
 
 
+def _other_metrics(record: dict[str, Any]) -> None:
+    record["job"]["metrics"] = ["accuracy_top5"]
+    record["job"]["gates"]["accuracy"]["metric"] = "accuracy_top5"
+
+
 def _profile(record: dict[str, Any]) -> None:
     record["profile"] = "release"
 
@@ -318,9 +323,10 @@ def _profile(record: dict[str, Any]) -> None:
         (_hidden, "latency_p90_ms is missing from run.json"),
         (_passed, "rpi: gate speedup: stated as fail, the figures say pass"),
         (_evidence, "rpi: gate speedup: its evidence"),
-        (_no_gate, "gate accuracy of policy.yaml was not decided as it stands there"),
-        (_weak_gate, "gate speedup of policy.yaml was not decided as it stands there"),
+        (_no_gate, "gate accuracy was not decided as policy.yaml and job.yaml have it"),
+        (_weak_gate, "gate speedup was not decided as policy.yaml and job.yaml have it"),
         (_block, "rpi: Ratio speedup: stated as"),
+        (_other_metrics, "its job.yaml names other metrics than run.json"),
         (_profile, "measured release on the validation split, not quick"),
     ],
 )
@@ -332,6 +338,14 @@ def test_forged_figures_with_valid_digests_are_caught_by_computing_them_again(
     assert found.touched == []
     assert any(says in line for line in found.differences), found.differences
     assert found.exit_code() is ExitCode.GATE_FAILED
+
+
+def test_a_gate_of_the_jobs_own_cannot_be_dropped(release: Release, tmp_path: Path) -> None:
+    entries = contents(release.bundle)
+    name = f"runs/{RUN}/job.yaml"
+    entries[name] += b"gates: {fps: {at_least: 100000}}\n"
+    found = verify_bundle(resigned(tmp_path / "x.zip", entries, release.key))
+    assert found.differences == ["toy: gate fps was not decided as policy.yaml and job.yaml have it"]
 
 
 def test_forged_samples_contradict_the_outputs(release: Release, tmp_path: Path) -> None:
