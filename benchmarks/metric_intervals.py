@@ -38,7 +38,7 @@ def run(effort: Effort) -> Result:
     rows: list[Row] = []
     cases = (
         ("miou", segmented, ((40, 1000), (100, 1000))),
-        ("map50", detected, ((100, 600), (400, 150))),
+        ("map50", detected, ((100, 600), (400, 500))),
     )
     for name, make, sizes in cases:
         rng = np.random.default_rng(20_261_121)

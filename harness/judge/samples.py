@@ -98,7 +98,13 @@ def read_samples(source: Path | bytes) -> KeptSamples:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         msg = f"{name}: not a readable file of samples ({error}); `quantrig resume` writes it again"
         raise UserError(msg) from error
-    return KeptSamples(ids, labels, {metric: Rows(columns) for metric, columns in rows.items()})
+    kept = {metric: Rows(columns) for metric, columns in rows.items()}
+    for metric, one in kept.items():
+        if (fault := one.fault(len(ids))) is not None:
+            raise UserError(f"{name}: {metric}: {fault}; `quantrig resume` writes it again")
+    if labels is not None and (labels.shape != (len(ids),) or labels.dtype.kind not in "iu"):
+        raise UserError(f"{name}: labels are {labels.dtype}{list(labels.shape)} for {len(ids)} samples")
+    return KeptSamples(ids, labels, kept)
 
 
 def recompute_all(source: Path | bytes) -> dict[str, float]:

@@ -163,13 +163,16 @@ def matches(rows: Rows, classes: Sequence[int], overlaps: Sequence[int]) -> list
         overlaps: which of `THRESHOLDS`.
     """
     bits = _BITS[list(overlaps), None]
-    claims, boxes = rows.owner("detections"), rows.owner("boxes")
     made: list[dict[str, Any] | None] = []
+    images = np.arange(len(rows) + 1)
     for label in classes:
-        of_class, labelled = rows["detections.class"] == label, rows["boxes.class"] == label
+        claims, boxes = (np.flatnonzero(rows[f"{group}.class"] == label) for group in ("detections", "boxes"))
+        # rows stand image by image: of each image they are one stretch
+        first = np.searchsorted(rows.owner("detections")[claims], images)
+        edge = np.searchsorted(rows.owner("boxes")[boxes], images)
         for image in range(len(rows)):
-            mine, truth = of_class & (claims == image), labelled & (boxes == image)
-            if not mine.any() and not truth.any():
+            mine, truth = claims[first[image] : first[image + 1]], boxes[edge[image] : edge[image + 1]]
+            if not len(mine) and not len(truth):
                 made.append(None)
                 continue
             made.append(

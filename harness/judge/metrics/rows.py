@@ -43,6 +43,24 @@ class Rows:
         """Which sample each entry of a group belongs to."""
         return np.repeat(np.arange(len(self)), self.columns[f"{group}.{_COUNT}"])
 
+    def fault(self, samples: int) -> str | None:
+        """Why these cannot be the rows of so many samples; None where they can. For rows that come from outside."""
+        for name, array in self.columns.items():
+            group, dot, column = name.partition(".")
+            counts = self.columns.get(f"{group}.{_COUNT}") if dot else None
+            if array.dtype.kind not in "iuf" or array.ndim < 1:
+                return f"column {name} is {array.dtype}{list(array.shape)}"
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                return f"column {name} holds NaN or infinity"
+            if not _per_sample(name):
+                if counts is None or len(array) != int(counts.sum()):
+                    return f"column {name} has {len(array)} entries, its samples another number"
+            elif len(array) != samples:
+                return f"column {name} has {len(array)} samples, there are {samples}"
+            elif column == _COUNT and (array.dtype.kind == "f" or array.ndim > 1 or (array < 0).any()):
+                return f"column {name} counts less than nothing"
+        return None
+
     def take(self, indices: Sequence[int]) -> Rows:
         """Some samples, in that order, as often as they are named."""
         chosen = np.asarray(indices, np.intp)

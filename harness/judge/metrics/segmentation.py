@@ -26,20 +26,23 @@ class MeanIoU:
 
     def values(self, rows: Rows, weights: Weights) -> PerSample:
         """See `Formula.values`."""
+        from scipy import sparse
+
         truth, predicted, pixels = (rows[f"pairs.{name}"] for name in ("truth", "predicted", "pixels"))
         classes, of_class = np.unique(truth, return_inverse=True)
-        owner, size = rows.owner("pairs"), len(classes)
+        owner, shape = rows.owner("pairs"), (len(rows), len(classes))
 
-        def table(rows_: NDArray[np.intp], column: NDArray[np.intp], count: NDArray[np.int64]) -> PerSample:
-            flat = np.bincount(rows_ * size + column, weights=count, minlength=len(rows) * size)
-            return np.asarray(flat.reshape(len(rows), size), np.float64)
+        def total(images: NDArray[np.intp], column: NDArray[np.intp], count: NDArray[np.int64]) -> PerSample:
+            """Pixels of each class in each multiset, [R, classes]."""
+            table = sparse.csr_array((count.astype(np.float64), (images, column)), shape=shape)
+            return np.asarray(weights @ table)
 
         right = truth == predicted
         known = np.isin(predicted, classes)
         taken = np.searchsorted(classes, predicted[known])
-        of_truth = weights @ table(owner, of_class, pixels)
-        found = weights @ table(owner[right], of_class[right], pixels[right])
-        claimed = weights @ table(owner[known], taken, pixels[known])
+        of_truth = total(owner, of_class, pixels)
+        found = total(owner[right], of_class[right], pixels[right])
+        claimed = total(owner[known], taken, pixels[known])
         iou = divide(found, of_truth + claimed - found)
         return mean_of_known(np.where(of_truth > 0, iou, np.nan))
 

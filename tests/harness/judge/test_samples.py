@@ -68,7 +68,8 @@ def test_python_objects_are_not_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", ids=np.array([{"a": 1}], dtype=object))
     with pytest.raises(UserError, match="not a readable"):
         read_samples(tmp_path / "t.npz")
-    np.savez(tmp_path / "u.npz", ids=np.array(["a"]), **{"map/detections": np.array([{}], dtype=object)})
+    rows: dict[str, Any] = {"map/detections": np.array([{}], dtype=object)}
+    np.savez(tmp_path / "u.npz", allow_pickle=True, ids=np.array(["a"]), **rows)
     with pytest.raises(UserError, match="not a readable"):
         read_samples(tmp_path / "u.npz")
 
@@ -77,3 +78,21 @@ def test_a_full_disk_is_the_users_to_mend(tmp_path: Path) -> None:
     (tmp_path / "samples").write_text("in the way")
     with pytest.raises(UserError, match="could not be written"):
         write_samples(tmp_path, "t", evaluation(), None)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"accuracy_top1/rank": np.zeros(2, np.int32)}, "has 2 samples, there are 3"),
+        ({"x/value": np.array([1, np.nan, 2])}, "NaN"),
+        ({"x/value": np.array(1.0)}, "column value is"),
+        ({"miou/pairs.count": np.array([1, 1, 1]), "miou/pairs.truth": np.zeros(9, int)}, "has 9 entries"),
+        ({"miou/pairs.count": np.array([2, -1, 1]), "miou/pairs.truth": np.zeros(2, int)}, "less than nothing"),
+        ({"miou/pairs.truth": np.zeros(3, int)}, "has 3 entries"),
+        ({"labels": np.zeros((3, 2))}, "labels are float64"),
+    ],
+)
+def test_rows_that_cannot_be_are_named(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    np.savez(tmp_path / "t.npz", allow_pickle=False, ids=np.array(["a", "b", "c"]), **arrays)
+    with pytest.raises(UserError, match=message):
+        read_samples(tmp_path / "t.npz")
