@@ -60,8 +60,8 @@ def run(runs: int) -> list[Row]:
         ),
         *(_row(f"ratio of energies, {n} rounds", runs, _energy(n)) for n in (6, 20)),
         *(_row(f"BCa over {n} rounds (second opinion in the note)", few, _bca(n), None) for n in (10, 20, 40)),
-        _row("BCa of mIoU, 200 images, one network", few, _miou(200, difference=False)),
-        _row("BCa of the difference of mIoU, 200 images", few, _miou(200, difference=True)),
+        _row("paired bootstrap of mIoU, 200 images, one network", few, _miou(200, difference=False)),
+        _row("paired bootstrap of the difference of mIoU, 200 images", few, _miou(200, difference=True)),
         *_bounds(few),
         *_type_one(runs),
     ]
