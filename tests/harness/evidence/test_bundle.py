@@ -142,3 +142,9 @@ def test_a_policy_that_will_not_do_is_told_before_a_board_is_touched(
         plan_policy(load_policy(path), tmp_path)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_example_is_in_order(tmp_path: Path) -> None:
+    ((_, plan),) = plan_policy(load_policy(Path(__file__).parents[3] / "examples/digits/release.yaml"), tmp_path)
+    assert [gate.name for gate in plan.job.gates][:2] == ["accuracy", "agreement"]
+    assert len(plan.targets) == 3
