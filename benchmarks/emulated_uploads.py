@@ -19,7 +19,7 @@ from harness.errors import UserError
 from harness.targets.qemu_system.board import QemuBoard
 
 UPLOAD_BYTES = 16_000_000
-REPETITIONS = 6
+REPETITIONS = 4
 #: On the board's disk, as the agent's own files are.
 FOLDER = "/var/lib/quantrig-sftp"
 
