@@ -29,7 +29,7 @@ from harness.runs.observer import Observer
 from harness.runs.plan import Plan, make_plan
 from harness.runs.profile import find_profile
 from harness.store import Store
-from harness.targets.lab import LAB_FILE, Lab, find_lab, load_lab
+from harness.targets.lab import LAB_FILE, find_lab, load_lab
 
 Say = Callable[[str], None]
 
@@ -66,14 +66,18 @@ def plan_policy(policy: Policy, out: Path) -> list[tuple[PolicyJob, Plan]]:
     """
     profile = find_profile(policy.profile)
     plans = []
+    asked: dict[str, Gate] = {}
+    held: set[str] = set()
     for entry in policy.jobs:
         job = policy.job(entry)
         lab = load_lab(_lab_of(policy, job))
         names = entry.targets or policy.targets
         folder = out / "runs" / job.name
         plan = make_plan(job, lab, names, profile=profile, split_name=policy.split, out=folder)
-        _check_gates(policy, job, lab, [target.name for target in plan.targets])
+        held |= _held(policy, job, plan)
+        asked |= {gate.name: gate for gate in policy.gates(entry.position, job.metrics)}
         plans.append((entry, plan))
+    must_hold_somewhere(tuple(asked.values()), held, str(policy.path))
     names_of = [plan.job.name for _, plan in plans]
     for name in names_of:
         if names_of.count(name) > 1:
@@ -87,16 +91,16 @@ def _lab_of(policy: Policy, job: Job) -> Path:
     return find_lab(policy.lab or (beside if beside.is_file() else None), job.path)
 
 
-def _check_gates(policy: Policy, job: Job, lab: Lab, names: Sequence[str]) -> None:
-    chosen = lab.select(names)
-    places = [Place(one.entry_name, one.board, one.environment, one.tags) for one in chosen]
-    held = {gate.name for gate in job.gates for place in places if gate.on(place) is not None}
-    must_hold_somewhere(job.gates, held, f"{policy.path}: {job.name}")
-    for place in places:
-        if not any(gate.on(place) is not None for gate in job.gates):
-            raise UserError(
-                f"{policy.path}: {job.name}: nothing is asked of {place.target}; leave it out or add a gate"
-            )
+def _held(policy: Policy, job: Job, plan: Plan) -> set[str]:
+    """Names of the gates that hold on at least one target of a job; every target must be asked something."""
+    held: set[str] = set()
+    for target in plan.targets:
+        place = Place(target.entry_name, target.board, target.environment, target.tags)
+        here = {gate.name for gate in job.gates if gate.on(place) is not None}
+        if not here:
+            raise UserError(f"{policy.path}: {job.name}: nothing is asked of {target.name}; leave it out or add a gate")
+        held |= here
+    return held
 
 
 def run_policy(

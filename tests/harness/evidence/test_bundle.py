@@ -122,7 +122,11 @@ def test_runs_that_are_not_what_the_policy_asks(tmp_path: Path, old: str, new: s
     ("text", "says"),
     [
         ("jobs: [job.yaml]\nprofile: quick\n", "nothing is asked of job.yaml"),
-        ("jobs: [job.yaml]\ngates:\n  speedup: {at_least: 1, only: {tags: [x]}}\n", "holds on none of the chosen"),
+        ("jobs: [job.yaml]\ngates:\n  speedup: {at_least: 1, only: {tags: [x]}}\n", "nothing is asked of rpi"),
+        (
+            "jobs: [job.yaml]\ngates:\n  fps: {at_least: 1}\n  speedup: {at_least: 1, only: {tags: [x]}}\n",
+            "gate 'speedup' holds on none of the chosen",
+        ),
         ("jobs: [job.yaml]\nprofile: fast\ngates:\n  speedup: {at_least: 1}\n", "unknown profile 'fast'"),
         ("jobs: [job.yaml, job.yaml]\n", "a job is named twice"),
         ("jobs: [nojob.yaml]\n", "policy.yaml:1: jobs: no file"),
