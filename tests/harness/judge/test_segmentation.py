@@ -16,6 +16,16 @@ def test_pairs_worked_out_by_hand() -> None:
     assert found == {(0, 0): 1, (0, 1): 1, (1, 1): 2, (1, 0): 1}
 
 
+def test_counting_and_sorting_agree() -> None:
+    rng = np.random.default_rng(0)
+    truth, predicted = rng.integers(0, 7, (40, 40)), rng.integers(0, 7, (40, 40))
+    small = confusion(truth, predicted)
+    large = confusion(truth * 10_000, predicted * 10_000)
+    np.testing.assert_array_equal(small[0] * 10_000, large[0])
+    np.testing.assert_array_equal(small[1] * 10_000, large[1])
+    np.testing.assert_array_equal(small[2], large[2])
+
+
 def test_negative_pixels_are_not_counted_and_classes_may_be_many() -> None:
     truth, predicted, pixels = confusion(np.array([[-1, 70_000]]), np.array([[0, 70_001]]))
     assert (truth.tolist(), predicted.tolist(), pixels.tolist()) == ([70_000], [70_001], [1])
@@ -40,6 +50,7 @@ def test_the_class_axis_is_found(axis: int) -> None:
         ({"x": np.zeros((1, 5, 5, 5))}, "which axis"),
         ({"x": np.zeros((1, 2, 5, 2))}, "which axis"),
         ({"x": np.zeros((1, 5, 5))}, "give class numbers"),
+        ({"x": np.full((1, 5, 5), -1)}, "holds class -1"),
         ({"x": np.zeros((1, 5)), "y": np.zeros(1)}, "2 outputs"),
     ],
 )
