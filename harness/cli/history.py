@@ -256,9 +256,11 @@ def _print_comparison(old: str, new: str, found: Comparison, *, everything: bool
 
     shown = [row for row in found.rows if everything or row.differs]
     typer.echo(f"{old} → {new}: {sum(row.differs for row in found.rows)} of {len(found.rows)} figures differ")
+    if any(row.interval is None for row in found.rows) and not everything:
+        typer.echo("readings without an interval are compared with --all only")
     table = Table(box=None, pad_edge=False)
-    for name in ("target", "figure"):
-        table.add_column(name, overflow="fold")
+    table.add_column("target", overflow="fold")
+    table.add_column("figure", no_wrap=True)
     for name in ("old", "new", "change", "95 % interval"):
         table.add_column(name, justify="right")
     for row in shown:
