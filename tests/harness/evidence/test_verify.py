@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
@@ -406,6 +407,23 @@ def test_hostile_content_is_a_line_and_no_crash(release: Release, tmp_path: Path
         assert all("\n" not in line for line in found.differences)
         if name != "environment.json":
             assert not found.intact, name
+
+
+def test_a_network_whose_tensors_lie_elsewhere_opens_no_file(release: Release, tmp_path: Path) -> None:
+    """Weights that claim to lie in a file of the verifier's machine: their size must not come from there."""
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(bytes(4 * 5 * 16))
+    entries = contents(release.bundle)
+    (name,) = [n for n in entries if n.endswith(f"/networks/{run_json(entries)['model_digest']}.onnx")]
+    model = onnx.ModelProto.FromString(entries[name])
+    weights = model.graph.initializer[0]
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=str(secret))
+    entries[name] = model.SerializeToString()
+    found = verify_bundle(resigned(tmp_path / "elsewhere.zip", entries, FORGER))
+    assert any("not the file that the run's record names" in line for line in found.differences)
+    assert dict(found.unknown)["toy: rpi: Floating-Point learnable_memory_bytes"] == "the network is not in the bundle"
 
 
 def test_an_older_run_without_samples_says_what_it_cannot_show(release: Release, tmp_path: Path) -> None:
