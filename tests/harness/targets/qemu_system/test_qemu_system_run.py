@@ -98,6 +98,7 @@ def test_an_emulated_zcu102_has_its_own_console_card_network_and_clock(tmp_path:
 
 
 @thorough
+@pytest.mark.timeout(900)  # pip on an emulated processor: a minute on a quiet machine, four on a busy one
 def test_a_bare_board_is_provisioned_runs_and_is_bare_again(bench: Bench) -> None:
     need_lab(Recipe(agent=False))
     up = subprocess.Popen(
