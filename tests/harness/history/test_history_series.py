@@ -1,0 +1,67 @@
+"""Series from kept figures, and two runs compared."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.history.analysis import series_of
+from harness.history.compare import compare_runs, mover
+from harness.judge.statistics import wilson
+from harness.store import open_store
+from harness.store.nights import Nights
+from tests.harness.history.made_nights import accuracy, latency, make_night
+
+
+def test_mover_is_newcombes_interval_of_two_proportions() -> None:
+    """Newcombe (Statistics in Medicine 17, 1998), table II, example (a): 56/70 - 48/80, method 10: 0.0524 to 0.3339."""
+    first, second = wilson(56, 70), wilson(48, 80)
+    low, high = mover((48 / 80, second.low, second.high), (56 / 70, first.low, first.high))
+    assert (low, high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+
+
+def test_the_difference_of_two_latencies_is_covered_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(5)
+    hits = 0
+    for _ in range(2000):
+        ends = []
+        for truth in (1.0, 1.02):
+            value = truth + rng.normal(scale=0.01)
+            ends.append((value, value - 1.96 * 0.01, value + 1.96 * 0.01))
+        low, high = mover(ends[0], ends[1])
+        hits += low <= 0.02 <= high
+    assert 0.935 <= hits / 2000 <= 0.965
+
+
+def test_standard_errors_come_back_out_of_published_intervals(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "s.db"))
+    rows = [[latency("pi", 2.0 + i, 0.006), accuracy("pi", 0.97)] for i in range(3)]
+    nights = [make_night(store, i, {"digits": row}, lambda _: {"machine.os": "x"}) for i, row in enumerate(rows)]
+    series = {one.key.metric: one for one in series_of(Nights(store), nights)}
+    assert series["latency_p50_ms"].errors == pytest.approx([0.006] * 3, rel=1e-4)
+    assert series["latency_p50_ms"].values == pytest.approx([math.log(2.0 + i) for i in range(3)])
+    assert [point.night for point in series["latency_p50_ms"].points] == [night.night_id for night in nights]
+    assert series["accuracy_top1"].errors == [0.0] * 3  # every night asks the same samples
+    assert series["accuracy_top1"].least_change == pytest.approx(0.5 / 400)
+    assert [one.key.metric for one in series_of(Nights(store), nights, ("accuracy_top1",))] == ["accuracy_top1"]
+
+
+def test_two_runs_are_compared_by_their_intervals_and_surroundings(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "s.db"))
+    clear, unclear = latency("pi", 2.0, 0.005), replace(latency("pi", 2.0, 0.005), metric="latency_p90_ms")
+    make_night(store, 0, {"digits": [clear, unclear, latency("old", 1.0, 0.1)]}, lambda _: {"machine.os": "Linux 6.1"})
+    slower = [latency("pi", 2.1, 0.005), replace(latency("pi", 2.01, 0.005), metric="latency_p90_ms")]
+    make_night(store, 1, {"digits": slower}, lambda _: {"machine.os": "Linux 6.6"})
+    ids = [run.run_id for run in reversed(store.runs())]
+    found = compare_runs(Nights(store), ids[0], ids[1])
+    assert {(row.metric, row.differs) for row in found.rows} == {("latency_p50_ms", True), ("latency_p90_ms", False)}
+    change = next(row for row in found.rows if row.differs)
+    assert change.change == pytest.approx(0.05)
+    half = 2.093 * math.hypot(0.005, 0.005)
+    assert change.interval == pytest.approx((math.expm1(math.log(1.05) - half), math.expm1(math.log(1.05) + half)))
+    assert [str(one) for one in found.surroundings["pi"]] == ["os Linux 6.1 → Linux 6.6"]
+    assert found.only_old == ("old",)
