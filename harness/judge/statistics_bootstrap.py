@@ -1,7 +1,8 @@
 """The second opinion: BCa bootstrap over blocks (B. Efron, JASA 82, 1987), drawn as in `bootstrap`.
 
-It makes no use of normality, and covers less than it says with few blocks: 90 % instead of 95 % at 10, 93 % at 20 to
-40 (docs/statistics.md). So Student's or Stein's interval is the one that is published, and this one stands in the note.
+It makes no use of normality, and covers less than it says with few values: 89 % instead of 95 % at 10, 92 % at 20, 95 %
+at 40 (docs/statistics.md). So Student's or Stein's interval is the one that is published, and this one stands in the
+note.
 """
 
 from __future__ import annotations
