@@ -74,7 +74,7 @@ class Profile:
 #: For a demo or a smoke test: the same method in seconds, with wider intervals. The windows of warm-up are a fifth
 #: of a second because a steady state within 2 % is rarely reached on a busy laptop; 5 % is asked instead.
 QUICK = Profile("quick", 0.15, 30, 10, 16, 0.03, 0.6, 3.0, 0.2, 0.05)
-#: Blocks of at least 1 s and 30 inferences, ±1.5 %: a difference of 3 % is then found in 97 of 100 runs
+#: Blocks of at least 1 s and 30 inferences, ±1.5 %: a difference of 3 % is then found in 98 of 100 runs
 #: (docs/statistics.md). A board whose pairs scatter by 5 % needs the cap of 80.
 STANDARD = Profile("standard", 1.0, 30, 12, 80, 0.015, 2.0, 60.0, 1.0)
 #: What a release is signed on: ±1 % from a first stage of 20, and blocks of 100 inferences, so that 20 of them carry
