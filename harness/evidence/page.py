@@ -7,19 +7,10 @@ from dataclasses import dataclass
 
 from harness._version import __version__
 from harness.evidence.policy import Policy
-from harness.judge.verdict import Verdict, run_verdict, verdict_of
+from harness.judge.verdict import Verdict, verdict_of
 from harness.record import RunRecord
-from harness.report.gates import GateRow, gate_rows
 from harness.report.page import flatten, template
-from harness.report.table import (
-    DisplayRow,
-    Note,
-    comparison_rows,
-    headline_metric,
-    metric_title,
-    notes_under_table,
-    outcome,
-)
+from harness.report.table import Table, build_table
 from harness.report.text import MISSING, instant
 
 _MEANING = {
@@ -35,13 +26,7 @@ class _Section:
 
     number: int
     record: RunRecord
-    verdict: Verdict
-    outcome: str
-    metric: str
-    gates: tuple[GateRow, ...]
-    rows: tuple[DisplayRow, ...]
-    notes: tuple[Note, ...]
-    started: str
+    table: Table
     facts: tuple[tuple[str, str], ...]
     boards: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
     networks: tuple[tuple[str, str], ...]
@@ -85,13 +70,7 @@ def _section(number: int, record: RunRecord) -> _Section:
     return _Section(
         number=number,
         record=record,
-        verdict=run_verdict(record),
-        outcome=outcome(record),
-        metric=metric_title(headline_metric(record)),
-        gates=tuple(gate_rows(record.gates)),
-        rows=tuple(comparison_rows(record)),
-        notes=tuple(notes_under_table(record)),
-        started=instant(record.started),
+        table=build_table(record),
         facts=tuple(flatten(record.host)),
         boards=tuple((target.name, tuple(flatten(target.description or {}))) for target in record.targets),
         networks=tuple((what, digest) for digest, what in networks.items()),

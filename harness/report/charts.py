@@ -13,7 +13,7 @@ from harness.judge.figure import Figure, Network
 from harness.judge.statistics import quantile_point
 from harness.record import RunRecord, TargetRecord
 from harness.report import svg
-from harness.report.table import figure_index, headline_metric, metric_title
+from harness.report.headline import figure_index, headline_metric, metric_title
 from harness.report.text import interval_text, plain, significant, value_text
 
 _BOTH = (Network.FLOAT, Network.QUANTIZED)

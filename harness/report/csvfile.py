@@ -7,6 +7,7 @@ import io
 
 from harness.judge.figure import Figure
 from harness.record import RunRecord
+from harness.report.table import Table, build_table
 from harness.report.text import plain
 
 COLUMNS = (
@@ -36,15 +37,16 @@ def comparison_csv(record: RunRecord) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for figure in record.figures:
-        writer.writerow(_row(record, figure))
+    table = build_table(record)
+    for figure in table.figures:
+        writer.writerow(_row(table, figure))
     return buffer.getvalue()
 
 
-def _row(record: RunRecord, figure: Figure) -> list[str]:
+def _row(table: Table, figure: Figure) -> list[str]:
     return [
-        text_cell(record.run_id),
-        text_cell(record.job_name),
+        text_cell(table.run_id),
+        text_cell(table.job),
         text_cell(figure.target),
         text_cell(figure.board),
         text_cell(figure.environment),

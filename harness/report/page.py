@@ -16,15 +16,9 @@ from harness.judge.figure import Figure, Network, Source
 from harness.record import DesignRecord, Loading, Programming, RecoveryStep, RunRecord, Shipment, TargetRecord
 from harness.report import text
 from harness.report.charts import Chart, accuracy_chart, latency_chart
-from harness.report.table import (
-    comparison_rows,
-    headline_metric,
-    metric_title,
-    notes_under_table,
-    outcome,
-    target_notes,
-)
-from harness.report.table import figure_index as index_of
+from harness.report.headline import figure_index as index_of
+from harness.report.notes import target_notes
+from harness.report.table import build_table
 
 #: Only these leave blocks worth a plot (a refused block may hold anything).
 _STATUS_WITH_PLOT = ("done", "throttled")
@@ -68,17 +62,11 @@ def report_html(record: RunRecord) -> str:
     views = [_target_view(record, target, number) for number, target in enumerate(record.targets, start=1)]
     return template("report.html.j2").render(
         record=record,
-        outcome=outcome(record),
-        all_done=all(target.status == "done" for target in record.targets),
-        metric=metric_title(headline_metric(record)),
-        rows=comparison_rows(record),
-        notes=notes_under_table(record),
+        table=build_table(record),
         emulated=[target.name for target in record.targets if target.source is Source.EMULATED],
         modelled=_modelled(record),
         accuracy=accuracy_chart(record),
         targets=views,
-        started=text.instant(record.started),
-        elapsed=text.elapsed(record.started, record.finished),
         host_facts=tuple(flatten(record.host)),
         job_json=json.dumps(record.job, indent=2, ensure_ascii=False, default=str).splitlines(),
         version=__version__,

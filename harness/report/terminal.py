@@ -1,4 +1,4 @@
-"""The headline table on a terminal: one line a target where there is room, one line a network where there is not."""
+"""Verdict and headline table on a terminal: one line a target where there is room, one line a network where not."""
 
 from __future__ import annotations
 
@@ -6,40 +6,45 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.measure import Measurement
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
-from harness.judge.verdict import run_verdict
 from harness.record import RunRecord
-from harness.report.gates import gate_rows
-from harness.report.table import DisplayRow, comparison_rows, headline_metric, metric_title, notes_under_table, outcome
-from harness.report.text import MISSING, plain
+from harness.report.headline import Cell, Column, Row
+from harness.report.table import Table, build_table
+from harness.report.text import MISSING
 
 #: Columns to measure the wide table in: more than any terminal has.
 _ENDLESS = 10_000
 _OUTCOME_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
+#: The networks' rows of the narrow table: cells of accuracy, of latency.
+_ACCURACY = ("accuracy_float", "accuracy_quantized", "delta")
+_LATENCY = ("latency_float", "latency_quantized", "speedup")
 
 
 def render_terminal(record: RunRecord, console: Console) -> None:
-    """Print the table and its notes. Texts from boards and users are printed as text, never as markup or controls."""
-    title = metric_title(headline_metric(record))
-    rows = comparison_rows(record)
-    console.print(Text(f"{plain(record.job_name)}: {outcome(record)}", style="bold"))
-    wide = _wide(rows, title)
-    fits = Measurement.get(console, console.options.update(max_width=_ENDLESS), wide).maximum <= console.width
-    console.print(wide if fits else _narrow(rows, title))
-    if record.gates:
-        render_gates(record, console)
-    for note in notes_under_table(record):
+    """Print verdict, table and notes. Texts from boards and users are printed as text, never as markup or controls."""
+    table = build_table(record)
+    console.print(Text(f"{table.job}: {table.outcome}", style="bold"))
+    if table.gates:
+        _print_gates(table, console)
+    if table.rows:
+        wide = _wide(table)
+        fits = Measurement.get(console, console.options.update(max_width=_ENDLESS), wide).maximum <= console.width
+        console.print(wide if fits else _narrow(table))
+    for note in table.notes:
         console.print(Padding(Text(note.line, style="dim"), (0, 0, 0, 2)))
 
 
 def render_gates(record: RunRecord, console: Console) -> None:
     """Print the verdict and its gates, worst first."""
-    rows = gate_rows(record.gates)
-    console.print(Text(f"verdict: {run_verdict(record).text}", style="bold"))
-    wide = max((len(row.target) for row in rows), default=0)
-    for row in rows:
+    _print_gates(build_table(record), console)
+
+
+def _print_gates(table: Table, console: Console) -> None:
+    console.print(Text(f"verdict: {table.verdict.text}", style="bold"))
+    wide = max((len(row.target) for row in table.gates), default=0)
+    for row in table.gates:
         line = Text("  ").append(f"{row.outcome:<12}", style=_OUTCOME_STYLE.get(row.outcome, ""))
         console.print(line.append(f"  {row.target:<{wide}}  {row.claim}"))
         said = "; ".join(text for text in (row.evidence, row.detail) if text != MISSING and text)
@@ -48,80 +53,113 @@ def render_gates(record: RunRecord, console: Console) -> None:
     console.print()
 
 
-def _wide(rows: list[DisplayRow], title: str) -> Table:
-    table = _table()
-    short = title.removesuffix(" accuracy")
-    table.add_column("target", overflow="fold")
-    for heading in (
-        f"{short}\nFloating-\nPoint",
-        f"{short}\nQuantized",
-        "difference\n[95 %]",
-        "top-1\nagreement",
-        "p50 ms\nFloating-\nPoint",
-        "p50 ms\nQuantized",
-        "speed-up\n[95 %]",
-        "memory",
-    ):
-        table.add_column(Text(heading), justify="right", no_wrap=True)
-    table.add_column("source", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            _stack(row.target, row.board),
-            Text(row.accuracy_float),
-            Text(row.accuracy_quantized),
-            _stack(row.delta, row.delta_interval),
-            Text(row.agreement),
-            _stack(row.latency_float, row.latency_float_source),
-            _stack(row.latency_quantized, row.latency_quantized_source),
-            _stack(row.speedup, row.speedup_interval or row.speedup_source),
-            _stack(row.memory_float, f"→ {row.memory_quantized}" if row.memory_quantized != MISSING else ""),
-            _source(row),
-        )
-    return table
+def _wide(table: Table) -> Grid:
+    grid = _grid()
+    grid.add_column("target", overflow="fold")
+    for column in table.columns:
+        grid.add_column(Text(_heading(column)), justify="right", no_wrap=True)
+    grid.add_column("source", no_wrap=True)
+    for row in table.rows:
+        cells = (_wide_cell(column, row.cells[column.key]) for column in table.columns)
+        grid.add_row(_stack(row.target, row.board), *cells, _source(row))
+    return grid
 
 
-def _narrow(rows: list[DisplayRow], title: str) -> Table:
-    table = _table()
-    table.add_column("target", overflow="fold")
-    table.add_column("network", no_wrap=True)
-    table.add_column(Text(title), justify="right", no_wrap=True)
-    table.add_column("p50 ms", justify="right", no_wrap=True)
-    table.add_column("memory", justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
+def _heading(column: Column) -> str:
+    """Two or three short lines: the column is as wide as its numbers."""
+    if not column.group:
+        first, _, rest = column.title.partition(" ")
+        return f"{first}\n{rest}"
+    group = f"p50 {column.unit}".strip() if column.group.startswith("Latency") else column.group
+    return f"{group.removesuffix(' accuracy')}\n{column.title.replace('-P', '-' + chr(10) + 'P')}"
+
+
+def _wide_cell(column: Column, cell: Cell) -> Text:
+    below = () if column.key == "agreement" else cell.below  # its interval is on the page; here it costs a column
+    return _stack(cell.text, *below)
+
+
+def _narrow(table: Table) -> Grid:
+    keys = {column.key for column in table.columns}
+    grid = _grid()
+    grid.add_column("target", overflow="fold")
+    grid.add_column("network", no_wrap=True)
+    grid.add_column(Text(table.metric), justify="right", no_wrap=True)
+    grid.add_column("p50 ms", justify="right", no_wrap=True)
+    grid.add_column("memory", justify="right", no_wrap=True)
+    for row in table.rows:
+        known = [
+            any(row.cells[key].interval or row.cells[key].mark for key in pair)
+            for pair in zip(_ACCURACY, _LATENCY, strict=True)
+        ]
+        names = [
+            f"{name}{f'{chr(10)} [95 %]' if more else ''}"
+            for name, more in zip(("Floating-Point", "Quantized", "Ratio"), known, strict=True)
+        ]
+        memory = row.cells["memory"]
+        grid.add_row(
             Text.assemble(row.target, "\n", (row.board, "dim"), "\n", _source(row)),
-            Text("Floating-Point\nQuantized\nRatio\n[95 %]"),
-            _stack(row.accuracy_float, row.accuracy_quantized, row.delta, row.delta_interval, dim_from=3),
-            _stack(
-                row.latency_float,
-                row.latency_quantized,
-                row.speedup,
-                row.speedup_interval or row.time_source,
-                dim_from=3,
-            ),
-            _stack(row.memory_float, row.memory_quantized, row.memory_ratio),
+            Text("\n".join([*names, *(_extra_names(keys))])),
+            _column([row.cells[key] for key in _ACCURACY], known),
+            Text("\n").join([_column([row.cells[key] for key in _LATENCY], known), *_extra(row, keys)]),
+            _stack(*_spread((memory.text, memory.more.removeprefix("→ "), memory.interval), known), dim_from=9),
         )
-    return table
+    return grid
 
 
-def _table() -> Table:
-    return Table(box=SIMPLE_HEAD, pad_edge=False, show_lines=False, leading=1, header_style="bold")
+def _extra_names(keys: set[str]) -> list[str]:
+    """Lines below the ratio: what only some runs have."""
+    throughput = ["Samples a second", ""] if "throughput" in keys else []
+    return throughput + (["Energy a sample", ""] if "energy" in keys else [])
+
+
+def _extra(row: Row, keys: set[str]) -> list[Text]:
+    found: list[Text] = []
+    if "throughput" in keys:
+        cell = row.cells["throughput"]
+        found.append(_stack(cell.text, cell.more or " ", dim_from=9))
+    if "energy" in keys:
+        cell = row.cells["energy"]
+        found.append(_stack(cell.text, cell.interval or " "))
+    return found
+
+
+def _column(cells: list[Cell], known: list[bool]) -> Text:
+    """The three cells below each other; a line for the interval where one of the row's columns has one."""
+    lines = []
+    for cell, more in zip(cells, known, strict=True):
+        lines.append(Text(cell.text))
+        if more:
+            lines.append(Text(cell.interval or cell.mark, style="dim"))
+    return Text("\n").join(lines)
+
+
+def _spread(texts: tuple[str, ...], known: list[bool]) -> list[str]:
+    """One text for each of the three rows, a blank line where intervals take one."""
+    spread: list[str] = []
+    for one, more in zip(texts, known, strict=True):
+        spread += [one, *([""] if more else [])]
+    return spread
+
+
+def _grid() -> Grid:
+    return Grid(box=SIMPLE_HEAD, pad_edge=False, show_lines=False, leading=1, header_style="bold")
 
 
 def _stack(*lines: str, dim_from: int = 1) -> Text:
-    """Lines of one cell; from the second on (or `dim_from`) in a quieter voice; empty ones at the end are left out."""
+    """Lines of one cell; from the second on (or `dim_from`) in a quieter voice."""
     text = Text()
-    while len(lines) > dim_from and not lines[-1]:
-        lines = lines[:-1]
     for number, line in enumerate(lines):
         text.append(("\n" if number else "") + line, style="dim" if number >= dim_from else "")
     return text
 
 
-def _source(row: DisplayRow) -> Text:
+def _source(row: Row) -> Text:
     text = Text(row.source)
     if row.time_source:
         text.append(f"\ntime {row.time_source}")
+    if row.verdict:
+        text.append(f"\n{row.verdict}", style=_OUTCOME_STYLE.get(row.verdict, ""))
     if not row.done:
         text.append(f"\n{row.status}", style="bold red")
     return text

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from harness.judge.figure import Figure, Network, Source
 from harness.record import RunRecord, TargetRecord
-from harness.report.table import comparison_rows, headline_metric, metric_title
+from harness.report.headline import headline_metric, metric_title, rows
 from harness.report.text import MISSING
 
 
@@ -16,6 +16,6 @@ def test_without_labels_the_headline_is_how_close_the_outputs_are() -> None:
         "2026-01-01T00:00:00+00:00", None, {}, (target,), (figure,),
     )  # fmt: skip
     assert metric_title(headline_metric(record)) == "output SQNR"
-    (row,) = comparison_rows(record)
-    assert row.delta == "24.0 dB"
-    assert row.accuracy_float == row.accuracy_quantized == MISSING
+    (row,) = rows(record)
+    assert row.cells["delta"].line == "24.0 dB"
+    assert row.cells["accuracy_float"].line == row.cells["accuracy_quantized"].line == MISSING

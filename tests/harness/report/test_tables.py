@@ -10,19 +10,15 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
+from statsmodels.stats.proportion import proportion_confint
 
 from harness.judge.figure import Network
 from harness.record import RunRecord
 from harness.report.markdown import comparison_md, escape
 from harness.report.publish import render_terminal
-from harness.report.table import (
-    comparison_rows,
-    figure_index,
-    headline_metric,
-    metric_title,
-    notes_under_table,
-    outcome,
-)
+from harness.report.headline import figure_index, headline_metric, metric_title
+from harness.report.notes import notes_under_table, outcome
+from harness.report.table import build_table
 
 
 def shown(record: RunRecord, width: int) -> str:
@@ -32,27 +28,31 @@ def shown(record: RunRecord, width: int) -> str:
 
 
 def test_rows_show_the_figures(run_record: RunRecord) -> None:
-    rows = {row.target: row for row in comparison_rows(run_record)}
+    rows = {row.target: row for row in build_table(run_record).rows}
     index = figure_index(run_record.figures)
     speedup = index["this-machine", Network.RATIO, "speedup"].value
     assert speedup is not None
     machine = rows["this-machine"]
-    assert machine.speedup == f"{speedup:.2f}×"  # noqa: RUF001
-    assert machine.accuracy_float == "98.06 %"  # 353 of 360
-    assert (machine.memory_float, machine.memory_quantized) == ("134 kB", "34.4 kB")
-    assert machine.source_and_status == "measured"
+    assert machine.cells["speedup"].text == f"{speedup:.2f}×"  # noqa: RUF001
+    assert machine.cells["accuracy_float"].text == "98.06 %"  # 353 of 360
+    # Wilson's interval of 353 of 360, from statsmodels.stats.proportion.proportion_confint
+    low, high = proportion_confint(353, 360, method="wilson")
+    assert machine.cells["accuracy_float"].interval == f"[{100 * low:.2f}, {100 * high:.2f}]"
+    assert machine.cells["memory"].line == "134 kB → 34.4 kB 0.256×"  # noqa: RUF001
+    assert machine.full_source == "measured"
+    assert machine.done
     jetson = rows["jetson-emulated"]
-    assert {jetson.latency_float, jetson.latency_quantized, jetson.speedup} == {"–"}  # noqa: RUF001
+    times = ("latency_float", "latency_quantized", "speedup")
+    assert {jetson.cells[key].line for key in times} == {"–"}  # noqa: RUF001
     assert jetson.source == "emulated"
     fpga = rows["zcu102-emulated"]
-    assert (fpga.latency_quantized, fpga.latency_quantized_source) == ("52.9", "modelled")
-    assert (fpga.speedup, fpga.speedup_interval, fpga.speedup_source) == ("3.36×", "", "modelled")  # noqa: RUF001
-    assert fpga.source_and_status == "emulated, time modelled"
+    assert (fpga.cells["latency_quantized"].text, fpga.cells["latency_quantized"].mark) == ("52.9", "modelled")
+    assert fpga.cells["speedup"].line == "3.36× (modelled)"  # noqa: RUF001
+    assert fpga.full_source == "emulated, time modelled"
     assert not machine.time_source
     crashed = rows["rpi-emulated"]
-    assert crashed.source_and_status == "emulated, crashed"
-    assert {crashed.accuracy_float, crashed.delta, crashed.memory_float} == {"–"}  # noqa: RUF001
-    assert crashed.notes[0].startswith("crashed: ")
+    assert crashed.status == "crashed"
+    assert {cell.line for cell in crashed.cells.values()} == {"–"}  # noqa: RUF001
 
 
 def test_notes_come_once_failures_first(run_record: RunRecord) -> None:
@@ -89,7 +89,7 @@ def test_the_headline_is_the_jobs_first_metric(run_record: RunRecord) -> None:
     )
     record = dataclasses.replace(run_record, figures=renamed)
     assert headline_metric(record) == "mean_iou"
-    assert comparison_rows(record)[0].accuracy_float == "98.06 %"
+    assert build_table(record).rows[0].cells["accuracy_float"].text == "98.06 %"
     assert headline_metric(dataclasses.replace(run_record, figures=())) == "accuracy_top1"
 
 
@@ -136,7 +136,7 @@ def test_markdown_table_reads_back(run_record: RunRecord) -> None:
     rows = cells_of(comparison_md(run_record))
     assert len(rows) == 5
     assert rows[0][:4] == ["target", "board", "environment", "top-1 accuracy, Floating-Point"]
-    assert rows[1][3:5] == ["98.06 %", "97.50 %"]
+    assert [cell.partition(" [")[0] for cell in rows[1][3:5]] == ["98.06 %", "97.50 %"]
     assert rows[1][9].startswith("1.75×")  # noqa: RUF001
     assert rows[3][-1] == "crashed"
     assert rows[4][7:10] == ["178 (modelled)", "52.9 (modelled)", "3.36× (modelled)"]  # noqa: RUF001
