@@ -121,8 +121,11 @@ def _interact(target: Target, timeout_s: float | None, log: Path) -> int:
 
 def _spec(target: Target) -> Console:
     if target.console is None:
+        from harness.targets.qemu_system.use import nothing_runs
+
         raise UserError(
-            f"{target.name}: no console; add `console: {{url: /dev/ttyUSB0}}` to it in targets.yaml "
+            nothing_runs(target)
+            or f"{target.name}: no console; add `console: {{url: /dev/ttyUSB0}}` to it in targets.yaml "
             "(docs/console-and-power.md)"
         )
     return target.console

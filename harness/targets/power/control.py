@@ -20,6 +20,7 @@ from harness.targets.power.switch import PowerSwitch, SwitchContext
 from harness.targets.power.tasmota import TasmotaSwitch
 from harness.targets.power.uhubctl import UhubctlSwitch
 from harness.targets.power.values import Action, PowerState, PowerStatus
+from harness.targets.qemu_system.use import nothing_runs
 from harness.targets.state import file_name, state_folder
 from harness.yamlfile import one_of
 
@@ -173,7 +174,9 @@ def open_power(target: Target, *, log: Path | None = None, stop: threading.Event
     power = target.power
     if power is None:
         raise UserError(
-            f"{target.name}: no way to switch its power; add `power:` to it in targets.yaml (docs/console-and-power.md)"
+            nothing_runs(target)
+            or f"{target.name}: no way to switch its power; add `power:` to it in targets.yaml "
+            "(docs/console-and-power.md)"
         )
     context = SwitchContext(target.name, power, target.base)
     switch = _factory(target.name, power.method)(context)

@@ -22,6 +22,16 @@ def recipe_of(target: Target) -> Recipe:
     return Recipe(machine=target.via.machine or "virt", board=target.board)
 
 
+def nothing_runs(target: Target) -> str:
+    """What to say of its power and console between runs; "" for any other target."""
+    if target.via.machine is None or target.via.address is not None:
+        return ""
+    return (
+        f"{target.name}: this board runs only while a run does; for one to look at and to switch: "
+        f"quantrig lab up --machine {target.via.machine} --board {target.board}"
+    )
+
+
 def check_ready(target: Target) -> None:
     """Say before a run starts what would stop it later; a board that runs already needs nothing.
 

@@ -14,6 +14,7 @@ import pytest
 
 from harness.errors import UserError
 from harness.targets.lab import parse_lab
+from harness.targets.power.control import open_power
 from harness.targets.qemu_system import warden
 from harness.targets.qemu_system.board import copy_sparse
 from harness.targets.qemu_system.cpio import Entry, archive, folder, link, program
@@ -200,6 +201,12 @@ def test_a_machine_that_runs_already_is_never_timed(tmp_path: Path) -> None:
     assert (target.via.kind, target.via.address) == ("qemu", "127.0.0.1:40001")
     assert target.via.tls is not None
     assert not target.timed
+
+
+def test_power_of_a_board_that_only_runs_have_is_told_how_to_get(tmp_path: Path) -> None:
+    target = parse_lab(LAB.format(via="{qemu: virt}"), tmp_path / "targets.yaml").targets["pi"]
+    with pytest.raises(UserError, match=r"^pi: .*only while a run does.*lab up --machine virt --board raspberry-pi-4$"):
+        open_power(target)
 
 
 def test_lab_knows_the_machines_of_the_recipes() -> None:
