@@ -119,7 +119,7 @@ def serve(config: AgentConfig, *, ready_json: bool, exit_on_stdin_eof: bool) -> 
         for name in ("", _SERVICE):
             healthy.set(name, health_pb2.HealthCheckResponse.SERVING)
         listening = config.listen if _is_unix(config.listen) else f"{config.listen.rpartition(':')[0]}:{port}"
-        _announce(listening, board.kind, ready_json)
+        _announce(listening, board.kind, limiter.kind, ready_json)
         if exit_on_stdin_eof:
             threading.Thread(target=_watch_stdin, args=(stop,), name="stdin", daemon=True).start()
         stop.wait()
@@ -232,9 +232,9 @@ def _signing_key(config: AgentConfig) -> bytes | None:
         raise StartRefused(f"--signing-key {path}: {error}: name the lab's signing-key.pem") from None
 
 
-def _announce(listening: str, board: str, ready_json: bool) -> None:
+def _announce(listening: str, board: str, memory_limit: str, ready_json: bool) -> None:
     if ready_json:
-        line = json.dumps({"listening": listening, "pid": os.getpid()})
+        line = json.dumps({"listening": listening, "pid": os.getpid(), "memory_limit": memory_limit})
     else:
         line = f"quantrig-agent serves board {board} on {listening}"
     sys.stdout.write(line + "\n")

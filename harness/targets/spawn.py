@@ -47,7 +47,8 @@ class Interpreter:
     Args:
         command: its first words.
         environment: all of it.
-        data_limit_bytes: of private memory (RLIMIT_DATA), for the agent and each process it starts; None: no limit.
+        data_limit_bytes: of private memory (RLIMIT_DATA), for the agent and each process it starts, where the agent
+            itself cannot limit its networks by control groups; None: no limit.
     """
 
     command: tuple[str, ...]
@@ -69,6 +70,7 @@ class AgentProcess:
         self._process = process
         self._log = log
         self._said: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._memory_limit = ""
         self._reader = threading.Thread(target=self._keep_words, name=f"log-{target}", daemon=True)
         self._reader.start()
 
@@ -76,6 +78,11 @@ class AgentProcess:
     def pid(self) -> int:
         """Of the agent."""
         return self._process.pid
+
+    @property
+    def memory_limit(self) -> str:
+        """How it limits the memory of its networks, as `Policy.memory_limit_kind`; "" before it serves."""
+        return self._memory_limit
 
     def _keep_words(self) -> None:
         """Copy stdout to the log, and its first JSON line to whoever waits for it."""
@@ -115,7 +122,8 @@ class AgentProcess:
         try:
             ready = json.loads(line)
             address, pid = str(ready["listening"]), int(ready["pid"])
-        except (ValueError, TypeError, KeyError) as error:
+            self._memory_limit = str(ready.get("memory_limit", ""))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise Unreachable(self._target, f"its agent's first words make no sense; see {self._log}") from error
         if pid != self.pid or not re.fullmatch(r"127\.0\.0\.1:\d{1,5}", address):
             raise Unreachable(self._target, f"its agent listens where it was not told to; see {self._log}")
@@ -209,11 +217,13 @@ def spawned_agent(
         )
         agent = AgentProcess(target, process, log)
         stack.callback(agent.end)
-        if python.data_limit_bytes is not None:
-            # It may have ended already; the wait for its address says why.
-            with contextlib.suppress(ProcessLookupError):
+        address = agent.await_address(stop)
+        # A control group ends a process that takes too much. An allocation that fails at this limit is worse: QEMU may
+        # search for room for ever, and the network is then told to have timed out.
+        if python.data_limit_bytes is not None and not agent.memory_limit.startswith("cgroup-"):
+            with contextlib.suppress(ProcessLookupError):  # it ended already; the first call says so
                 resource.prlimit(process.pid, resource.RLIMIT_DATA, (python.data_limit_bytes,) * 2)
-        yield agent, agent.await_address(stop)
+        yield agent, address
 
 
 def safe_name(name: str) -> str:

@@ -53,6 +53,7 @@ def guest_python(target: Target) -> Iterator[Interpreter]:
                 "ORT_DISABLE_TELEMETRY": "1",
             },
             # The agent's own RLIMIT_AS means nothing here: QEMU leaves out what a guest asks of it, because its own
-            # address space would not fit. Private memory can be limited from outside, and is inherited by children.
+            # address space would not fit. Private memory can be limited from outside, and is inherited by children;
+            # done only where the agent has no control groups (spawn.py says why).
             data_limit_bytes=DATA_LIMIT_BYTES,
         )

@@ -19,7 +19,7 @@ from harness.errors import Unreachable
 from harness.targets.connect import connect
 from harness.targets.errors_map import CallCancelled
 from harness.targets.lab import Target
-from harness.targets.spawn import safe_name, spawned_agent
+from harness.targets.spawn import Interpreter, safe_name, spawned_agent
 
 MakeTarget = Callable[..., Target]
 
@@ -111,6 +111,22 @@ def test_second_run_at_the_same_time_gets_a_private_folder(tmp_path: Path, cache
         assert private.exists()
     assert own.exists()
     assert not private.exists()
+
+
+@pytest.mark.parametrize(("kind", "limited"), [("auto", False), ("rlimit", True)])
+def test_private_memory_is_limited_from_outside_only_where_groups_cannot(
+    tmp_path: Path, kind: str, *, limited: bool
+) -> None:
+    command = ("sh", "-c", f'exec "{sys.executable}" "$@" --memory-limit {kind}', "sh")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    python = Interpreter(command, environment, data_limit_bytes=4 << 30)
+    with spawned_agent(
+        "bench", "generic", emulated=True, work_dir=tmp_path, stop=threading.Event(), interpreter=python
+    ) as (agent, _):
+        if kind == "auto" and not agent.memory_limit.startswith("cgroup-"):
+            pytest.skip("no writable memory controller here")
+        found = psutil.Process(agent.pid).rlimit(psutil.RLIMIT_DATA)
+        assert (found == (4 << 30, 4 << 30)) == limited
 
 
 def test_agent_that_does_not_start_says_why(tmp_path: Path) -> None:
