@@ -348,6 +348,21 @@ class TargetRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Revision:
+    """Where the job's file stood in version control when the run began.
+
+    Args:
+        commit: its full name.
+        branch: "" where no branch was checked out and no CI system names one.
+        dirty: whether tracked files differed from the commit.
+    """
+
+    commit: str
+    branch: str
+    dirty: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """A whole run.
 
@@ -361,6 +376,7 @@ class RunRecord:
         finished: None while it runs or when it was interrupted.
         host: the orchestrator's own environment: versions, CPU, flags.
         gates: what came of the job's gates, target by target; empty where it has none.
+        revision: of the job's file; None outside a git repository and in records of older versions.
     """
 
     run_id: str
@@ -378,4 +394,5 @@ class RunRecord:
     figures: tuple[Figure, ...] = ()
     notes: tuple[str, ...] = ()
     gates: tuple[GateResult, ...] = ()
+    revision: Revision | None = None
     schema_version: int = field(default=SCHEMA_VERSION)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,14 @@ from harness.judge.comparison import Comparison
 from harness.judge.figure import Network, Source
 from harness.judge.gates_units import LSB
 from harness.judge.verdict import exit_code
-from harness.record import QuantizedRecord, RunRecord, TargetRecord
+from harness.record import QuantizedRecord, Revision, RunRecord, TargetRecord
 from harness.runs.advice import sample_notes
 from harness.runs.interrupt import Interrupted, stop_on_signals
 from harness.runs.networks import NetworkFile, digest_of, network_file, quantize_for
 from harness.runs.observer import Observer, Silent
 from harness.runs.plan import Plan, make_plan
 from harness.runs.profile import Profile, find_profile
+from harness.runs.revision import revision_of
 from harness.runs.samples import SampleReader
 from harness.runs.standin import StandIns
 from harness.runs.target_task import TargetTask
@@ -170,6 +171,7 @@ def _make_folder(plan: Plan, observer: Observer) -> None:
 
 
 def _request(plan: Plan) -> dict[str, object]:
+    revision = revision_of(plan.job.path.parent)
     return {
         "job": plan.job.as_json(),
         "job_base": str(plan.job.path.parent.absolute()),
@@ -179,6 +181,7 @@ def _request(plan: Plan) -> dict[str, object]:
         "budget_s": plan.budget_s,
         "split": plan.split_name,
         "data_digest": plan.data.digest(),
+        "revision": None if revision is None else asdict(revision),
     }
 
 
@@ -333,6 +336,7 @@ def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[Targe
 
     observer.progress("host", "judge", 0, None)
     summary = store.run(plan.run_id)
+    revision = summary.request.get("revision")
     reader = _reader(plan)
     figures, judged = figures_of(plan, store, records, reader)
     if any(gate.metric == LSB for gate in plan.job.gates):
@@ -359,6 +363,7 @@ def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[Targe
         figures=figures,
         notes=_run_notes(plan),
         gates=decide_gates(plan.job.gates, judged, figures),
+        revision=None if revision is None else Revision(**revision),
     )
 
 
