@@ -9,6 +9,7 @@ ten thousand values (docs/qemu.md), so the network keeps them in float.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,11 +83,19 @@ def compare_with_host(agent: AgentClient, cases: Sequence[IsaCase], folder: Path
     return tuple(_compare(agent, case, folder) for case in cases)
 
 
-def _compare(agent: AgentClient, case: IsaCase, folder: Path) -> IsaFinding:
-    digest = hashlib.sha256(case.model).hexdigest()
+def stored(model: bytes, folder: Path) -> tuple[Path, str]:
+    """The network as a file of that folder, and its sha256; several threads, one a board, may want it at once."""
+    digest = hashlib.sha256(model).hexdigest()
     path = folder / f"{digest}.onnx"
     if not path.exists():
-        path.write_bytes(case.model)
+        partial = folder / f"{digest}.{threading.get_ident()}"
+        partial.write_bytes(model)
+        partial.replace(path)  # the others see all of it or nothing
+    return path, digest
+
+
+def _compare(agent: AgentClient, case: IsaCase, folder: Path) -> IsaFinding:
+    path, digest = stored(case.model, folder)
     agent.ship(path, digest, None)
     prepared = agent.prepare(digest, options=SessionChoice(disabled_optimizers=case.disabled_optimizers))
     try:
