@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -22,18 +24,23 @@ INT8_FEATURES = frozenset(
     }
 )
 
+#: Git looks at every file of the checkout; one that takes longer (a cold network drive) is not waited for.
+_GIT_S = 5.0
+
 
 def host_environment() -> dict[str, object]:
     """Versions, operating system, processor and memory of this machine as plain JSON; None where unknown.
 
     Returns:
-        quantrig, python, onnxruntime, onnx, numpy: versions; os, architecture, cpu_model: text; cpu_features: sorted
-        list of those that matter to int8; cpu_count: logical processors this process may use; cpu_cores: physical ones
-        of the machine; memory_total_bytes.
+        quantrig, python, onnxruntime, onnx, numpy: versions; commit: of quantrig's own source where it runs from a
+        checkout, with "-dirty" where that is changed, else None; os, architecture, cpu_model: text; cpu_features:
+        sorted list of those that matter to int8; cpu_count: logical processors this process may use; cpu_cores:
+        physical ones of the machine; memory_total_bytes.
     """
     cpu_model, features = _processor()
     return {
         "quantrig": __version__,
+        "commit": _commit(),
         "python": platform.python_version(),
         **{name: _version(name) for name in ("onnxruntime", "onnx", "numpy")},
         "os": f"{_os_name()} {platform.release()}",
@@ -44,6 +51,20 @@ def host_environment() -> dict[str, object]:
         "cpu_cores": psutil.cpu_count(logical=False),
         "memory_total_bytes": psutil.virtual_memory().total,
     }
+
+
+@functools.cache
+def _commit() -> str | None:
+    """What git calls the checkout that this code runs from; None for an installed wheel, or without git."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():  # never the repository that a virtual environment happens to lie in
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_S, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
 
 
 def _version(package: str) -> str | None:

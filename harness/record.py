@@ -134,6 +134,21 @@ class TelemetryRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerSqnr:
+    """How far one layer's result in the int8 network is from the float network's, everything before it included.
+
+    Args:
+        layer: its name in the float network.
+        op_type: ONNX operator.
+        sqnr_db: None where both are equal, or the float result is zero throughout.
+    """
+
+    layer: str
+    op_type: str
+    sqnr_db: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class QuantizedRecord:
     """What the rule book of an environment made of the network."""
 
@@ -145,6 +160,8 @@ class QuantizedRecord:
     notes: tuple[str, ...]
     disabled_optimizers: tuple[str, ...] = ()  # graph optimizers that must not touch it
     learnable_bytes: int | None = None  # weights and biases, counted from their dtypes
+    layers: tuple[LayerSqnr, ...] = ()  # in the network's order; empty where they could not be told apart
+    layers_samples: int = 0  # how many calibration samples `layers` rests on
 
 
 @dataclass(frozen=True, slots=True)

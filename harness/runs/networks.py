@@ -16,6 +16,7 @@ from harness.quantize import QuantizedModel, calibrate, describe_own, learnable_
 from harness.quantize.runtime import optimizers_that_break
 from harness.quantize.writing import as_single_file
 from harness.record import QuantizedRecord
+from harness.runs.layers import LAYER_SAMPLES, layer_sqnr
 from harness.runs.samples import Array, feeds
 
 #: Every tenth calibration sample, at least 8 and at most 32, is held back to choose between methods.
@@ -110,6 +111,8 @@ def quantize_for(
     else:
         model = _quantize(job, environment, feeds_of, calibration, out=out, progress=progress)
     file = network_file(model.path, out.parent, model.disabled_optimizers)
+    few = held_back(calibration)[:LAYER_SAMPLES]
+    layers = layer_sqnr(job.model, model.path, feeds_of(few, None))
     record = QuantizedRecord(
         environment=environment,
         digest=file.digest,
@@ -119,6 +122,8 @@ def quantize_for(
         notes=tuple(model.notes),
         disabled_optimizers=tuple(model.disabled_optimizers),
         learnable_bytes=file.learnable_bytes,
+        layers=layers,
+        layers_samples=len(few) if layers else 0,
     )
     return file, record
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from pathlib import Path
 
 import numpy
@@ -27,6 +28,21 @@ def test_versions_and_sizes() -> None:
     assert host["memory_total_bytes"] == psutil.virtual_memory().total
     assert host["architecture"] == platform.machine()
     json.dumps(host, allow_nan=False)
+
+
+def test_the_commit_is_that_of_this_checkout() -> None:
+    root = Path(__file__).parents[2]
+    commit = host_environment()["commit"]
+    if not (root / ".git").exists():
+        assert commit is None
+        return
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout
+    assert isinstance(commit, str)
+    assert len(commit.removesuffix("-dirty")) >= 12
+    known = ["git", "cat-file", "-t", commit.removesuffix("-dirty")]
+    kind = subprocess.run(known, cwd=root, capture_output=True, text=True, check=True).stdout
+    # the tree may have moved on since this process asked first
+    assert head.startswith(commit.removesuffix("-dirty")) or kind.strip() == "commit"
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="only Linux lists its CPU flags in a file")

@@ -14,10 +14,10 @@ from statsmodels.stats.proportion import proportion_confint
 
 from harness.judge.figure import Network
 from harness.record import RunRecord
-from harness.report.markdown import comparison_md, escape
-from harness.report.publish import render_terminal
 from harness.report.headline import figure_index, headline_metric, metric_title
+from harness.report.markdown import comparison_md, escape
 from harness.report.notes import notes_under_table, outcome
+from harness.report.publish import render_terminal
 from harness.report.table import build_table
 
 
