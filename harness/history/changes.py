@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from harness.history.environment import OF_MACHINE, Cause, Difference, differences
 from harness.history.series import Key, Point, Series
 from harness.history.steps import Found, Step, find_steps
-
-#: Of these less is better; of speed-ups, accuracies, rates and agreements more is.
-_LESS_IS_BETTER = ("_ms", "_mj", "_bytes", "_w", "_c", "_percent", "_ratio")
+from harness.judge.baseline import less_is_better
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +144,6 @@ class Shared:
         return f"{where}: a shared cause is likely, and none is recorded"
 
 
-def less_is_better(metric: str) -> bool:
-    """Whether a smaller figure is the better one."""
-    return metric.endswith(_LESS_IS_BETTER)
-
-
 def tell(series: Series) -> Story:
     """Steps of a series, each with its causes."""
     regimes, moved = _regimes(series.points)
@@ -279,7 +272,6 @@ __all__ = [
     "MachineChange",
     "Shared",
     "Story",
-    "less_is_better",
     "machine_changes",
     "shared",
     "tell",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.history.environment import Difference, differences, environment
 from harness.history.series import DIFFERENCES
+from harness.judge.baseline import mover
 from harness.judge.figure import Figure
 from harness.record import TargetRecord
 from harness.store.nights import KeptFigure, Nights
@@ -84,21 +85,6 @@ def compare_runs(nights: Nights, old: str, new: str) -> Comparison:
     }
     only = [sorted({place[0] for place in a} - {place[0] for place in b}) for a, b in ((ours, theirs), (theirs, ours))]
     return Comparison(rows, around, tuple(only[0]), tuple(only[1]))
-
-
-def mover(old: tuple[float, float, float], new: tuple[float, float, float]) -> tuple[float, float]:
-    """Interval of new - old from the interval of each (Zou and Donner, Statistics in Medicine 27, 2008).
-
-    Args:
-        old: (value, low, high).
-        new: the same.
-
-    Returns:
-        (low, high); the two are taken for independent, which on the same samples errs to the wide side.
-    """
-    difference = new[0] - old[0]
-    low = difference - math.hypot(new[0] - new[1], old[2] - old[0])
-    return low, difference + math.hypot(new[2] - new[0], old[0] - old[1])
 
 
 def _row(old: Figure, new: Figure) -> Row:

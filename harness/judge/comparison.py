@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.judge.figure import Figure, Network
+from harness.judge.target_verdict import TargetVerdict
 from harness.record import RunRecord, TargetRecord
 
 
@@ -39,6 +40,12 @@ class Comparison:
     def status(self) -> str:
         """The word `done`, or why there are no figures."""
         return self.target.status
+
+    @property
+    def verdict(self) -> TargetVerdict:
+        """What came of the job's gates on this target."""
+        here = tuple(result for result in self.record.gates if result.target == self.target.name)
+        return TargetVerdict(self.target.name, here, asked=bool(self.record.gates or self.record.job.get("gates")))
 
     def figure(self, metric: str, network: Network | str = Network.RATIO) -> Figure | None:
         """The figure of that metric, None where the run has no such row."""

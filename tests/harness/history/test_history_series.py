@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from harness.history.analysis import series_of
-from harness.history.compare import compare_runs, mover
+from harness.history.compare import compare_runs
+from harness.judge.baseline import mover
 from harness.judge.statistics import wilson
 from harness.store import open_store
 from harness.store.nights import Nights

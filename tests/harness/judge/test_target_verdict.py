@@ -1,0 +1,45 @@
+"""The gates of one target as a test asks them."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.judge.figure import Network, Source
+from harness.judge.gates_values import GateResult, Outcome, Rule
+from harness.judge.target_verdict import TargetVerdict, gate_line
+
+
+def result(outcome: Outcome, detail: str = "") -> GateResult:
+    return GateResult(
+        "pi", "speedup", "speed-up at least 1.2x", outcome, "speedup", Network.RATIO, Rule.AT_LEAST, 1.2, "x",
+        1.234567, 1.1, 1.4, 12, Source.MEASURED, detail,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "passed", "strictly"),
+    [
+        ((Outcome.PASS, Outcome.PASS), True, True),
+        ((Outcome.PASS, Outcome.INCONCLUSIVE), True, False),
+        ((Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL), False, False),
+        ((), True, True),  # none holds on this target
+    ],
+)
+def test_inconclusive_counts_only_where_asked(outcomes: tuple[Outcome, ...], passed: bool, strictly: bool) -> None:
+    results = tuple(result(one) for one in outcomes)
+    assert TargetVerdict("pi", results, asked=True).passed is passed
+    assert TargetVerdict("pi", results, asked=True, strict=True).passed is strictly
+
+
+def test_a_job_without_gates_has_passed_nothing() -> None:
+    verdict = TargetVerdict("pi", (), asked=False)
+    assert not verdict.passed
+    assert "nothing was asked" in repr(verdict)
+
+
+def test_it_reads_as_one_line_with_the_worst_first() -> None:
+    results = (result(Outcome.PASS), result(Outcome.INCONCLUSIVE, "measure longer"), result(Outcome.FAIL))
+    text = repr(TargetVerdict("pi", results, asked=True))
+    assert text.startswith("<pi: fail: speed-up at least 1.2x: 1.235x [1.1x, 1.4x] n 12; ")
+    assert text.endswith("(measure longer)>")
+    assert gate_line(result(Outcome.INCONCLUSIVE, "why")).endswith("(why)")
