@@ -24,22 +24,30 @@ _NOTHING = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A linear scale from values to percentages of the drawing's width.
+    """A scale from values to percentages of the drawing's width.
 
     Args:
         low: value at the left end.
         high: value at the right end, greater than `low`.
         ticks: where grid lines and their numbers stand.
+        logarithmic: equal ratios are equally far apart; then `low` is above 0.
     """
 
     low: float
     high: float
     ticks: tuple[float, ...]
+    logarithmic: bool = False
+
+    def share(self, value: float) -> float:
+        """0 at the low end, 1 at the high end; values outside the scale stay at its ends."""
+        inside = min(max(value, self.low), self.high)
+        if self.logarithmic:
+            return math.log(inside / self.low) / math.log(self.high / self.low)
+        return (inside - self.low) / (self.high - self.low)
 
     def at(self, value: float) -> float:
-        """Percent from the left; values outside the scale stay at its ends."""
-        inside = min(max(value, self.low), self.high)
-        return MARGIN + (100 - 2 * MARGIN) * (inside - self.low) / (self.high - self.low)
+        """Percent from the left."""
+        return MARGIN + (100 - 2 * MARGIN) * self.share(value)
 
 
 def nice_scale(values: Iterable[float], at_most: int = 6, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Scale:
@@ -67,6 +75,33 @@ def nice_scale(values: Iterable[float], at_most: int = 6, bounds: tuple[float, f
     high = min(bounds[1], math.ceil(high / step - 1e-9) * step)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return Scale(low, high, tuple(float(f"{i * step:.12g}") for i in range(first, last + 1)))
+
+
+def log_scale(values: Iterable[float], at_most: int = 8) -> Scale:
+    """A logarithmic scale over all finite `values` above 0, its ticks 1, 2 or 5 times a power of ten.
+
+    Args:
+        values: what must be inside.
+        at_most: how many ticks, the ends aside.
+
+    Raises:
+        ValueError: no such value.
+    """
+    finite = [value for value in values if math.isfinite(value) and value > 0]
+    if not finite:
+        msg = "a logarithmic scale needs a value above 0"
+        raise ValueError(msg)
+    first, last = math.floor(math.log10(min(finite))), math.ceil(math.log10(max(finite)))
+    steps = sorted(factor * 10.0**power for power in range(first, last + 1) for factor in (1, 2, 5))
+    low = max((step for step in steps if step <= min(finite) * (1 + 1e-9)), default=steps[0])
+    high = min((step for step in steps if step >= max(finite) * (1 - 1e-9)), default=steps[-1])
+    if high <= low:
+        high = 2 * low
+    inside = [step for step in steps if low <= step <= high]
+    if len(inside) > at_most:
+        powers = [step for step in inside if math.isclose(math.log10(step), round(math.log10(step)), abs_tol=1e-9)]
+        inside = powers[:: math.ceil(len(powers) / at_most)] or inside[:1]
+    return Scale(low, high, tuple(float(f"{step:.12g}") for step in inside), logarithmic=True)
 
 
 def _round_step(raw: float) -> float:
@@ -109,6 +144,11 @@ def drawing(height: int, title: str, description: str, identity: str, parts: Seq
         height=height,
         aria_labelledby=f"{identity}-title {identity}-desc",
     )
+
+
+def stroke(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
+    """A short line of a curve: `line` with fewer digits, of which a curve has hundreds."""
+    return element("line", x1=f"{x1:.2f}%", y1=round(y1, 1), x2=f"{x2:.2f}%", y2=round(y2, 1), class_=class_)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:

@@ -13,7 +13,8 @@ import pytest
 from harness.judge.figure import Source
 from harness.record import RecoveryStep, RunRecord
 from harness.report.charts import accuracy_chart, latency_chart
-from harness.report.page import flatten, report_html
+from harness.report.flat import flatten
+from harness.report.page import report_html
 
 VOID = {"meta", "link", "br", "img", "hr", "input", "col"}
 
@@ -127,10 +128,10 @@ def test_marks_stand_where_the_values_are(run_record: RunRecord) -> None:
 
 
 def test_latency_is_drawn_for_measured_targets_only(run_record: RunRecord) -> None:
-    chart = latency_chart(run_record.targets[0], 1)
+    chart = latency_chart("this-machine", run_record.targets[:1], 1)
     assert chart is not None
     assert chart.drawing.count("block float") == 8
-    assert latency_chart(run_record.targets[1], 2) is None
+    assert latency_chart("jetson-emulated", run_record.targets[1:2], 2) is None
 
 
 def test_the_order_and_the_plain_words(html: str) -> None:
