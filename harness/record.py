@@ -264,6 +264,24 @@ class SamplesRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputsRecord:
+    """Everything that one network put out on one target, as one number to compare boards and runs by.
+
+    Args:
+        network: which of the two.
+        digest: sha256 over names, types, shapes and values of all outputs in the order of the samples; equal exactly
+            where every bit is. How the samples were cut into batches and chunks is not in it.
+        samples: how many.
+        source: `measured` on the board, or `emulated`.
+    """
+
+    network: Network
+    digest: str
+    samples: int
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
 class RecoveryStep:
     """One rung of the ladder that brings a lost board back.
 
@@ -325,6 +343,7 @@ class TargetRecord:
         tags: of the entry in targets.yaml; gates may hold on some only.
         settings: of the board while it was timed; empty where the target asks for none.
         samples: the files that its metrics can be recomputed from.
+        outputs: digests of what its networks put out; empty in records of older versions.
     """
 
     name: str
@@ -358,6 +377,7 @@ class TargetRecord:
     tags: tuple[str, ...] = ()
     settings: tuple[SettingRecord, ...] = ()
     samples: tuple[SamplesRecord, ...] = ()
+    outputs: tuple[OutputsRecord, ...] = ()
 
     def failed(self, status: str, error: str) -> TargetRecord:
         """The same target, ended by an error."""

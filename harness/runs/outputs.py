@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +74,21 @@ class OutputStore:
             with np.load(self.folder / entry[0], allow_pickle=False) as arrays:
                 names = arrays["arr_0"]
                 yield {str(name): arrays[f"arr_{i + 1}"] for i, name in enumerate(names)}
+
+    def digest(self, network: Network, chunks: Sequence[int]) -> str:
+        """What `OutputsRecord.digest` says, of these chunks.
+
+        Raises:
+            UserError: a chunk is missing or was altered.
+        """
+        values: dict[str, Any] = {}
+        kinds: dict[str, tuple[str, list[int]]] = {}
+        for chunk in self.read(network, chunks):
+            for name, array in chunk.items():
+                kinds[name] = (array.dtype.str, list(array.shape[1:]))
+                values.setdefault(name, hashlib.sha256()).update(np.ascontiguousarray(array).tobytes())
+        listed = [[name, *kinds[name], values[name].hexdigest()] for name in sorted(values)]
+        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def _digest_of(path: Path) -> str | None:

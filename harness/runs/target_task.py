@@ -18,6 +18,7 @@ from harness.record import (
     BlockRecord,
     DesignRecord,
     Loading,
+    OutputsRecord,
     ProviderShare,
     RecoveryStep,
     SettingRecord,
@@ -253,6 +254,9 @@ class TargetTask:
                 outputs.add(network, chunk, values)
                 finished += len(batch.ids)
                 self._progress("infer", finished, total)
+        digests = [(network, outputs.digest(network, self.reader.chunks)) for network in ARMS]
+        samples = len(self.reader.indices)
+        self._save(outputs=tuple(OutputsRecord(*each, samples, self.record.source) for each in digests))
 
     def _run_chunk(
         self, client: AgentClient, network: PreparedNetwork, inputs: Mapping[str, Array]

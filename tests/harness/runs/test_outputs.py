@@ -57,3 +57,19 @@ def test_nothing_half_written_is_ever_noted(outputs: OutputStore, tmp_path: Path
     with pytest.raises(UserError, match="could not be written"):
         outputs.add(Network.FLOAT, 0, {"y": np.zeros(1)})
     assert outputs.done(Network.FLOAT) == set()
+
+
+def test_the_digest_is_of_the_values_and_not_of_how_they_were_cut(outputs: OutputStore) -> None:
+    rng = np.random.default_rng(0)
+    y, z = rng.standard_normal((6, 4)).astype(np.float32), rng.integers(0, 9, (6, 2))
+    outputs.add(Network.FLOAT, 0, {"y": y[:4], "z": z[:4]})
+    outputs.add(Network.FLOAT, 1, {"y": y[4:], "z": z[4:]})
+    outputs.add(Network.QUANTIZED, 0, {"z": z, "y": y})
+    whole = outputs.digest(Network.QUANTIZED, [0])
+    assert outputs.digest(Network.FLOAT, [0, 1]) == whole
+    assert outputs.digest(Network.FLOAT, [1, 0]) != whole  # another order of the samples
+    other = y.copy()
+    other.view(np.uint32)[3, 1] ^= 1  # one bit
+    for changed in ({"y": other, "z": z}, {"y": y.reshape(6, 2, 2), "z": z}, {"y": y, "z": z.view(np.uint64)}):
+        outputs.add(Network.QUANTIZED, 0, changed)
+        assert outputs.digest(Network.QUANTIZED, [0]) != whole
