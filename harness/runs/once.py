@@ -16,7 +16,9 @@ from harness.store import Store, open_store
 from harness.targets.lab import Lab
 
 
-def run_once(job: Job, lab: Lab, target: str, *, profile: str, root: Path, token: str) -> Comparison:
+def run_once(
+    job: Job, lab: Lab, target: str, *, profile: str, root: Path, token: str, store_url: str | None = None
+) -> Comparison:
     """Run a job on one target, unless that was done under this token already.
 
     Args:
@@ -26,6 +28,7 @@ def run_once(job: Job, lab: Lab, target: str, *, profile: str, root: Path, token
         profile: quick, standard or release.
         root: folder of the runs and of their database; one folder inside for each (job, target).
         token: of everybody who may share a result; another one runs again.
+        store_url: another database than that of `root`.
 
     Returns:
         the comparison, of a target that failed too: a board that crashed is not asked again for every test.
@@ -43,7 +46,7 @@ def run_once(job: Job, lab: Lab, target: str, *, profile: str, root: Path, token
     with FileLock(root / f".{key}.lock"):
         if mark.exists() and mark.read_text() == token:
             return Comparison.of(load((folder / "run.json").read_text(encoding="utf-8")), target)
-        store = _open(root)
+        store = open_suite_store(root, store_url)
         try:
             finished = execute_job(job, lab, store, targets=[target], profile=find_profile(profile), out=folder)
         finally:
@@ -52,7 +55,16 @@ def run_once(job: Job, lab: Lab, target: str, *, profile: str, root: Path, token
         return finished.comparison(target)
 
 
-def _open(root: Path) -> Store:
-    """The database of these runs; two processes must not create it at the same instant."""
+def open_suite_store(root: Path, url: str | None = None) -> Store:
+    """The database of a suite's runs; two processes must not create it at the same instant.
+
+    Args:
+        root: folder of the runs, where it lies unless a `url` says otherwise.
+        url: as `--store` of the commands.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".quantrig.db.lock"):
-        return open_store(str(root / "quantrig.db"))
+        return open_store(url or str(root / "quantrig.db"))

@@ -1,37 +1,19 @@
-"""The pytest plug-in: float against int8 on the boards of a lab, as tests.
-
-    def test_int8_is_as_good(compare):
-        result = compare("job.yaml")
-        assert result.figure("accuracy_top1_delta").ci_low > -0.01
-
-Loaded by every pytest run of an environment that has quantrig, so everything heavy is imported on first use, and a
-project's own fixture or parameter called `target` stays that project's.
-"""
+"""Which targets a test runs on: the lab, `--targets`, the board marker, and the fixtures `lab` and `target`."""
 
 from __future__ import annotations
 
-import os
-import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.pytest_plugin.options import ENVIRONMENTS
+
 if TYPE_CHECKING:
-    from harness.job import Job
-    from harness.judge.comparison import Comparison
     from harness.targets.lab import Lab, Target
 
 _LAB: pytest.StashKey[Lab | None] = pytest.StashKey()
-_UID: pytest.StashKey[str] = pytest.StashKey()
 _MISUSE: pytest.StashKey[str] = pytest.StashKey()
-_RECORDED: pytest.StashKey[set[str]] = pytest.StashKey()
-
-#: Of harness.runs.profile, which is too heavy to import here.
-PROFILES = ("quick", "standard")
-#: Of harness.targets.boards.
-ENVIRONMENTS = ("gpu", "cpu", "fpga", "host")
 _BOARD_ARGUMENTS = ("environment", "tags")
 
 
@@ -40,38 +22,6 @@ class _Misuse:
     """Stands in for a target where the command line, the lab or a marker is wrong."""
 
     message: str
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add our options."""
-    group = parser.getgroup("quantrig", "float and int8 networks side by side on boards")
-    group.addoption("--lab", metavar="FILE", help="the lab file (default: targets.yaml in the root folder)")
-    group.addoption("--targets", metavar="A,B", help="only these targets (default: all of the lab)")
-    group.addoption("--quantrig-out", metavar="DIR", help="where runs are published (default: reports/pytest)")
-    group.addoption(
-        "--quantrig-profile", choices=PROFILES, default=PROFILES[0], help="how much to measure (default: quick)"
-    )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker and name this test run."""
-    config.addinivalue_line(
-        "markers",
-        "board(environment=None, tags=()): only on targets with these rules (gpu, cpu, fpga, host) and all these tags",
-    )
-    # under xdist all workers carry the same id, so one worker's run serves the others
-    worker = getattr(config, "workerinput", None)
-    config.stash[_UID] = worker["testrunuid"] if worker else uuid.uuid4().hex
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """Check what the command line asks for, before any test is looked at.
-
-    Raises:
-        pytest.UsageError: no such lab or target.
-    """
-    if session.config.getoption("--lab") or session.config.getoption("--targets") is not None:
-        _targets(session.config)
 
 
 def pytest_collection_modifyitems(config: pytest.Config) -> None:
@@ -110,7 +60,7 @@ def _load_lab(config: pytest.Config) -> Lab | None:
         raise pytest.UsageError(str(error)) from error
 
 
-def _targets(config: pytest.Config) -> list[Target] | None:
+def targets_of(config: pytest.Config) -> list[Target] | None:
     """The targets of `--targets`; None without a lab.
 
     Raises:
@@ -160,7 +110,7 @@ def _asks_for_ours(metafunc: pytest.Metafunc) -> bool:
 
 def _chosen(metafunc: pytest.Metafunc) -> list[object]:
     wanted = [_wanted(marker, metafunc.definition.nodeid) for marker in metafunc.definition.iter_markers("board")]
-    targets = _targets(metafunc.config)
+    targets = targets_of(metafunc.config)
     if targets is None:
         return [_skipped("no-lab", "no lab: give --lab targets.yaml")]
     for environment, tags in wanted:
@@ -217,10 +167,11 @@ def target(request: pytest.FixtureRequest) -> Target:
         pytest.fail("name `target` or `compare` among the test's arguments: each target is a test", pytrace=False)
     if isinstance(chosen, _Misuse):
         pytest.fail(chosen.message, pytrace=False)
-    return _named(chosen, request)
+    return named_target(chosen, request)
 
 
-def _named(chosen: Target | str, request: pytest.FixtureRequest) -> Target:
+def named_target(chosen: Target | str, request: pytest.FixtureRequest) -> Target:
+    """A target by its name in the lab, or as it is; a name that is not there fails the test with one line."""
     from harness.errors import UserError
 
     if not isinstance(chosen, str):
@@ -230,58 +181,3 @@ def _named(chosen: Target | str, request: pytest.FixtureRequest) -> Target:
         return lab.select([chosen])[0]
     except UserError as error:
         pytest.fail(str(error), pytrace=False)
-
-
-@pytest.fixture
-def compare(
-    request: pytest.FixtureRequest, target: Target | str, lab: Lab
-) -> Callable[[str | os.PathLike[str] | Job], Comparison]:
-    """`compare(job)` runs the job on this test's target, or reuses what another test of this run did.
-
-    A path is relative to the folder of the test file. A job that cannot be used, or a board that fails, fails the
-    test with one line.
-    """
-    chosen = _named(target, request)
-
-    def run(job: str | os.PathLike[str] | Job) -> Comparison:
-        from harness.errors import UserError
-        from harness.job import Job, load_job
-        from harness.runs.interrupt import Interrupted
-        from harness.runs.once import run_once
-
-        config = request.config
-        root = config.getoption("--quantrig-out")
-        try:
-            result = run_once(
-                job if isinstance(job, Job) else load_job(request.path.parent / job),
-                lab,
-                chosen.name,
-                profile=config.getoption("--quantrig-profile"),
-                root=config.invocation_params.dir / root if root else config.rootpath / "reports" / "pytest",
-                token=config.stash[_UID],
-            )
-        except UserError as error:
-            pytest.fail(f"{chosen.name}: {error}", pytrace=False)
-        except Interrupted:
-            # the run caught Ctrl-C to end its agents in order; now pytest may end too
-            raise KeyboardInterrupt from None
-        _record(request.node, result)
-        if result.status != "done":
-            pytest.fail(f"{chosen.name}: {result.status}: {result.target.error}", pytrace=False)
-        return result
-
-    return run
-
-
-def _record(item: pytest.Item, result: Comparison) -> None:
-    """Every figure as a property of the test; those of a second job carry its name in front."""
-    runs = item.stash.setdefault(_RECORDED, set())
-    if result.record.run_id in runs:
-        return
-    prefix = f"{result.record.job_name}." if runs else ""
-    runs.add(result.record.run_id)
-    for figure in result:
-        if figure.value is not None:
-            name = f"{prefix}{figure.network.value}.{figure.metric}"
-            item.user_properties.append((name, f"{figure.value:.9g}"))
-            item.user_properties.append((f"{name}.source", figure.source.value))
