@@ -20,6 +20,7 @@ class Numbers:
     def __init__(self, count: int, width: int = 4) -> None:
         self.ids = tuple(str(i) for i in range(count))
         self.labels = np.arange(count, dtype=np.int64)
+        self.truth = None
         self.width = width
         self.reads: list[int] = []
 
