@@ -127,7 +127,7 @@ def _traveller(result: BoardComparison, suite: Suite) -> dict[str, Any]:
     }
 
 
-@dataclass
+@dataclass(eq=False)  # pytest keeps its plug-ins in sets
 class Summary:
     """Gathers what tests compared, from all workers, for the end of the terminal's output."""
 
