@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from markupsafe import Markup
@@ -10,8 +13,13 @@ from markupsafe import Markup
 from harness.record import TargetRecord
 from harness.report import svg
 
+#: Rows of one drawing: more would not fit on a printed page.
+_MOST_ROWS = 12
 #: More rows of numbers than this are folded away.
-_MOST_OPEN = 16
+_MOST_OPEN = 10
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +63,15 @@ def boards_of(targets: tuple[TargetRecord, ...]) -> list[tuple[str, list[TargetR
     for target in targets:
         found.setdefault(target.entry_name, []).append(target)
     return list(found.items())
+
+
+def parts_of(rows: Sequence[_T]) -> list[Sequence[_T]]:
+    """The rows in as many parts of about the same length as there must be drawings."""
+    count = max(1, math.ceil(len(rows) / _MOST_ROWS))
+    each = math.ceil(len(rows) / count)
+    return [rows[start : start + each] for start in range(0, len(rows), each)] if rows else []
+
+
+def of_parts(number: int, count: int) -> str:
+    """What a title says of one part of several: " (1 of 3)"; nothing where there is one."""
+    return f" ({number} of {count})" if count > 1 else ""

@@ -1,4 +1,4 @@
-"""Plots of figures: both networks with their intervals for every target, and the distribution of latency."""
+"""Plots of figures: both networks with their intervals, a row for every target or setting."""
 
 from __future__ import annotations
 
@@ -6,31 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup
-from numpy.typing import NDArray
 
 from harness.judge.figure import Figure, Network
-from harness.judge.rejected import clean_pairs
-from harness.judge.statistics import quantile_point
 from harness.record import RunRecord, TargetRecord
 from harness.report import svg
-from harness.report.chart import Chart, boards_of, tick_label
+from harness.report.chart import Chart, boards_of, of_parts, parts_of, tick_label
 from harness.report.headline import figure_index, headline_metric, metric_title
-from harness.report.text import interval_text, plain, significant, value_text
+from harness.report.text import interval_text, plain, value_text
 
 _BOTH = (Network.FLOAT, Network.QUANTIZED)
 _CLASS = {Network.FLOAT: "float", Network.QUANTIZED: "quantized"}
-
-#: Columns of a latency histogram over the whole axis.
-_BINS = 60
-#: A sweep whose medians differ more than this is drawn on a logarithmic axis.
-_WIDE = 4.0
 
 #: (label, figures of both networks).
 _Shown = list[tuple[str, list[Figure]]]
 
 
-def accuracy_chart(record: RunRecord) -> Chart | None:
-    """The headline metric of both networks with 95 % intervals, a row a target; None when no target has it.
+def accuracy_charts(record: RunRecord) -> list[Chart]:
+    """The headline metric of both networks with 95 % intervals, a row a target; none when no target has it.
 
     The settings of a sweep that have the same figures are one row.
     """
@@ -44,7 +36,7 @@ def accuracy_chart(record: RunRecord) -> Chart | None:
             known = known[:1]
         shown += [(name if len(values) == 1 else target.name, figures) for target, figures in known if figures]
     name = metric_title(metric)
-    return _interval_chart(shown, metric, name, f"{name[0].upper()}{name[1:]} of both networks", "accuracy")
+    return _interval_charts(shown, metric, name, f"{name[0].upper()}{name[1:]} of both networks", "accuracy")
 
 
 def sweep_charts(record: RunRecord) -> list[Chart]:
@@ -60,8 +52,7 @@ def sweep_charts(record: RunRecord) -> list[Chart]:
             if (figures := _known(index, target, "fps"))
         ]
         title = f"Samples a second on {plain(name)}, by setting"
-        chart = _interval_chart(shown, "fps", "samples a second", title, f"sweep-{number}")
-        charts += [chart] if chart is not None else []
+        charts += _interval_charts(shown, "fps", "samples a second", title, f"sweep-{number}")
     return charts
 
 
@@ -70,16 +61,25 @@ def _known(index: dict[tuple[str, Network, str], Figure], target: TargetRecord, 
     return [figure for figure in found if figure is not None and figure.value is not None]
 
 
-def _interval_chart(shown: _Shown, metric: str, name: str, title: str, identity: str) -> Chart | None:
-    if not shown:
-        return None
-    figures = [figure for _, known in shown for figure in known]
-    unit = figures[0].unit
-    fraction = unit == "fraction"
-    ends = [end for f in figures for end in (f.value, f.ci_low, f.ci_high) if end is not None]
+def _interval_charts(shown: _Shown, metric: str, name: str, title: str, identity: str) -> list[Chart]:
+    """One chart for each so many rows, all on one scale."""
+    ends = [end for _, known in shown for f in known for end in (f.value, f.ci_low, f.ci_high) if end is not None]
     if not np.isfinite(ends).any():
-        return None
+        return []
+    fraction = shown[0][1][0].unit == "fraction"
     scale = svg.nice_scale(ends, bounds=(0.0, 1.0) if fraction else (-np.inf, np.inf))
+    pages = parts_of(shown)
+    return [
+        _interval_chart(page, scale, metric, name, f"{title}{of_parts(i, len(pages))}", f"{identity}-{i}")
+        for i, page in enumerate(pages, start=1)
+    ]
+
+
+def _interval_chart(
+    shown: Sequence[tuple[str, list[Figure]]], scale: svg.Scale, metric: str, name: str, title: str, identity: str
+) -> Chart:
+    unit = shown[0][1][0].unit
+    fraction = unit == "fraction"
     parts: list[Markup] = []
     row_height, top = 62, 6
     bottom = top + row_height * len(shown)
@@ -124,105 +124,3 @@ def _mark(scale: svg.Scale, figure: Figure, y: float) -> list[Markup]:
     x = scale.at(figure.value if figure.value is not None else scale.low)
     parts.append(svg.dot(x, y, 5, kind) if figure.network is Network.FLOAT else svg.square(x, y, 9, kind))
     return parts
-
-
-def latency_chart(name: str, targets: Sequence[TargetRecord], number: int) -> Chart | None:
-    """How the latencies of both networks are distributed on one board; None where nothing was timed.
-
-    Args:
-        name: of the board.
-        targets: its settings, or the one target.
-        number: makes the ids unique.
-    """
-    shown = [
-        (_label(target, network, name), network, samples)
-        for target in targets
-        for network in _BOTH
-        if (samples := _samples_ms(target, network))
-    ]
-    if not shown:
-        return None
-    spreads = [_spread(samples) for _, _, samples in shown]
-    medians = [[float(np.median(block)) for block in samples] for _, _, samples in shown]
-    edges = [value for spread, blocks in zip(spreads, medians, strict=True) for value in (*spread, *blocks)]
-    middles = [spread[2] for spread in spreads]
-    wide = len(targets) > 1 and min(edges) > 0 and max(middles) > _WIDE * min(middles)
-    scale = svg.log_scale(edges) if wide else svg.nice_scale(edges, bounds=(0.0, np.inf))
-    row_height, top = 92, 6
-    bottom = top + row_height * len(shown)
-    labels = [tick_label(tick, scale) for tick in scale.ticks]
-    parts = svg.axis(scale, top, bottom, labels, "latency, ms (logarithmic)" if wide else "latency, ms")
-    for index, (label, network, samples) in enumerate(shown):
-        y, kind = top + row_height * index, _CLASS[network]
-        parts.append(svg.text(svg.MARGIN, y + 16, label, "label"))
-        parts += _histogram(scale, np.concatenate(samples), y + 50, kind)
-        parts += _box(scale, spreads[index], y + 62, kind)
-        parts += [svg.dot(scale.at(median), y + 80, 3, f"block {kind}") for median in medians[index]]
-    rows = tuple(
-        (
-            label,
-            *(significant(value, 4) for value in spread),
-            f"{significant(min(blocks), 4)} to {significant(max(blocks), 4)}",
-            f"{sum(block.size for block in samples):,}",
-            f"{len(blocks)}",
-        )
-        for (label, _, samples), spread, blocks in zip(shown, spreads, medians, strict=True)
-    )
-    title = f"Latency on {plain(name)} ({targets[0].source.value})"
-    described = "; ".join(f"{row[0]}: p5 {row[1]} ms, p50 {row[3]} ms, p95 {row[5]} ms" for row in rows)
-    identity = f"latency-{number}"
-    rejected = sum(len(t.blocks) - len(clean_pairs(t.blocks)) for t in targets)
-    return Chart(
-        identity,
-        title,
-        "Columns: how often; what lies beyond an end of the axis is not drawn. Box: the middle half of all iterations, "
-        "its bar the median. Line: p5 to p95. Dots: the median of each block."
-        + (f" {rejected} blocks of rejected pairs are left out." if rejected else ""),
-        svg.drawing(bottom + 36, title, described, identity, parts),
-        ("network", "p5, ms", "p25, ms", "p50, ms", "p75, ms", "p95, ms", "block medians, ms", "iterations", "blocks"),
-        rows,
-    )
-
-
-def _label(target: TargetRecord, network: Network, name: str) -> str:
-    setting = target.name.removeprefix(name).strip(" []") if target.entry else ""
-    return plain(f"{network.value}, {setting}" if setting else network.value)
-
-
-def _samples_ms(target: TargetRecord, network: Network) -> list[NDArray[np.float64]]:
-    # where every pair was rejected, those are what the figures rest on
-    return [
-        np.asarray(block.latency_ns, dtype=np.float64) / 1e6
-        for block in clean_pairs(target.blocks) or target.blocks
-        if block.network is network and block.latency_ns
-    ]
-
-
-def _spread(blocks: Sequence[NDArray[np.float64]]) -> tuple[float, ...]:
-    everything = np.sort(np.concatenate(blocks))
-    return tuple(quantile_point(everything, p) for p in (0.05, 0.25, 0.5, 0.75, 0.95))
-
-
-def _histogram(scale: svg.Scale, values: NDArray[np.float64], base: float, kind: str) -> list[Markup]:
-    """Columns of equal width on the axis; their heights are relative to the highest."""
-    if scale.logarithmic:
-        edges = np.geomspace(scale.low, scale.high, _BINS + 1)
-    else:
-        edges = np.linspace(scale.low, scale.high, _BINS + 1)
-    counts, _ = np.histogram(values, edges)
-    most = int(counts.max(initial=0))
-    parts = []
-    for number in np.flatnonzero(counts):
-        height = max(0.8, 26.0 * counts[number] / most)
-        left, right = scale.at(float(edges[number])), scale.at(float(edges[number + 1]))
-        parts.append(svg.bar(left, right, round(base - height / 2, 2), round(height, 2), f"histogram {kind}"))
-    return parts
-
-
-def _box(scale: svg.Scale, spread: tuple[float, ...], y: float, kind: str) -> list[Markup]:
-    p5, p25, p50, p75, p95 = (scale.at(value) for value in spread)
-    return [
-        svg.line(p5, y, p95, y, f"range {kind}"),
-        svg.bar(p25, p75, y, 12, f"box {kind}"),
-        svg.line(p50, y - 7, p50, y + 7, f"median {kind}"),
-    ]

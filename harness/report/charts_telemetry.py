@@ -24,7 +24,7 @@ from harness.report.text import plain, significant
 _REACH_S = 600.0
 #: Steps of a curve: more than a screen can tell apart. Each is drawn from the lowest to the highest of its samples.
 _STEPS = 200
-_PANEL, _HEAD, _GAP, _STRIP = 64.0, 22.0, 12.0, 34.0
+_PANEL, _HEAD, _GAP, _STRIP = 64.0, 32.0, 10.0, 40.0
 #: Rejected pairs closer than this, percent of the width, are shaded as one.
 _CLOSE = 0.15
 

@@ -15,7 +15,8 @@ from harness.judge.figure import Source
 from harness.record import RunRecord
 from harness.report import text
 from harness.report.chart import Chart, boards_of
-from harness.report.charts import accuracy_chart, latency_chart, sweep_charts
+from harness.report.charts import accuracy_charts, sweep_charts
+from harness.report.charts_latency import latency_charts
 from harness.report.charts_layers import layer_charts
 from harness.report.charts_telemetry import telemetry_chart
 from harness.report.flat import flatten
@@ -28,6 +29,8 @@ from harness.report.table import Table, build_table
 _STATUS_WITH_PLOT = ("done", "throttled")
 #: With more gates than this, those that passed stand below the comparison: figures must not start on the third page.
 _GATES_ON_TOP = 16
+#: The details of more targets than this are folded on a screen; print has them all.
+_MOST_OPEN_TARGETS = 6
 
 
 def report_html(record: RunRecord) -> str:
@@ -43,6 +46,7 @@ def report_html(record: RunRecord) -> str:
         emulated=[target.name for target in record.targets if target.source is Source.EMULATED],
         modelled=_modelled(record),
         charts=_charts(record),
+        fold_targets=len(record.targets) > _MOST_OPEN_TARGETS,
         targets=[target_view(record, target, number) for number, target in enumerate(record.targets, start=1)],
         boards=board_views(record),
         clocks=clock_rows(record),
@@ -68,11 +72,11 @@ def _charts(record: RunRecord) -> list[Chart]:
         for name, targets in boards_of(record.targets)
     ]
     found = [
-        *(latency_chart(name, targets, number) for number, (name, targets) in enumerate(timed, start=1)),
+        *(chart for number, (name, targets) in enumerate(timed, 1) for chart in latency_charts(name, targets, number)),
         *sweep_charts(record),
-        accuracy_chart(record),
+        *accuracy_charts(record),
         *layer_charts(record),
-        *(telemetry_chart(name, targets, number) for number, (name, targets) in enumerate(timed, start=1)),
+        *(telemetry_chart(name, targets, number) for number, (name, targets) in enumerate(timed, 1)),
     ]
     return [chart for chart in found if chart is not None]
 

@@ -109,8 +109,8 @@ def _narrow(table: Table) -> Grid:
 
 def _extra_names(keys: set[str]) -> list[str]:
     """Lines below the ratio: what only some runs have."""
-    throughput = ["Samples a second", ""] if "throughput" in keys else []
-    return throughput + (["Energy a sample", ""] if "energy" in keys else [])
+    throughput = ["Samples/s", ""] if "throughput" in keys else []
+    return throughput + (["Energy", ""] if "energy" in keys else [])
 
 
 def _extra(row: Row, keys: set[str]) -> list[Text]:

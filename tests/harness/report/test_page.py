@@ -12,7 +12,8 @@ import pytest
 
 from harness.judge.figure import Source
 from harness.record import RecoveryStep, RunRecord
-from harness.report.charts import accuracy_chart, latency_chart
+from harness.report.charts import accuracy_charts
+from harness.report.charts_latency import latency_charts
 from harness.report.flat import flatten
 from harness.report.page import report_html
 
@@ -108,16 +109,14 @@ def test_every_drawing_has_a_name_a_description_and_its_numbers(html: str, run_r
     drawings = [attributes for tag, attributes in page.elements if tag == "svg"]
     assert len(drawings) == 2  # accuracy, and latency of the one measured target
     assert all(attributes["role"] == "img" for attributes in drawings)
-    chart = accuracy_chart(run_record)
-    assert chart is not None
+    (chart,) = accuracy_charts(run_record)
     assert [row[0] for row in chart.rows[::2]] == ["this-machine", "jetson-emulated", "zcu102-emulated"]
     for row in chart.rows:
         assert all(cell in page.text() for cell in row)
 
 
 def test_marks_stand_where_the_values_are(run_record: RunRecord) -> None:
-    chart = accuracy_chart(run_record)
-    assert chart is not None
+    (chart,) = accuracy_charts(run_record)
     dots = [float(x) for x in re.findall(r'<circle cx="([\d.]+)%"', chart.drawing)]
     values = [f.value for f in run_record.figures if f.metric == "accuracy_top1" and f.network == "Floating-Point"]
     known = [value for value in values if value is not None]
@@ -128,10 +127,9 @@ def test_marks_stand_where_the_values_are(run_record: RunRecord) -> None:
 
 
 def test_latency_is_drawn_for_measured_targets_only(run_record: RunRecord) -> None:
-    chart = latency_chart("this-machine", run_record.targets[:1], 1)
-    assert chart is not None
+    (chart,) = latency_charts("this-machine", run_record.targets[:1], 1)
     assert chart.drawing.count("block float") == 8
-    assert latency_chart("jetson-emulated", run_record.targets[1:2], 2) is None
+    assert latency_charts("jetson-emulated", run_record.targets[1:2], 2) == []
 
 
 def test_the_order_and_the_plain_words(html: str) -> None:
