@@ -15,6 +15,9 @@ from harness.judge.figure import Figure, Network
 from harness.judge.metrics import PerSample
 from harness.judge.statistics import Interval, mcnemar_exact, mean_interval, tango, wilson
 
+#: Rounding errors of sums over samples stay below this, relative to the value.
+_NO_WIDTH = 1e-12
+
 #: The rows that compare outputs without labels, with their units.
 AGREEMENT_ROWS = (("top1_agreement", "fraction"), ("sqnr_db", "dB"), ("cosine", ""), ("max_abs_diff", ""))
 
@@ -29,7 +32,8 @@ def accuracy_figures(
 
     A metric that is 0 or 1 per sample gets Wilson intervals and, for the difference quantized - float, Tango's; one
     with other values per sample gets t intervals of the mean and of the paired difference; one that combines rows in
-    another way gets those of a paired bootstrap over samples; one number over the whole set has none.
+    another way gets those of a paired bootstrap over samples; one number over the whole set has none. Nor has a value
+    (or a difference) that all samples agree on, unless it is 0 or 1 per sample: Wilson and Tango know what to say then.
 
     Args:
         context: of the target.
@@ -58,11 +62,19 @@ def _metric_rows(context: TargetContext, first: MetricResult, second: MetricResu
     why = "" if None not in values else "the metric does not exist on these samples"
     rows = [
         context.figure(
-            network, first.name, value, first.unit, interval=_ends(own), n=n, notes=(why,), about_outputs=True
+            network,
+            first.name,
+            value,
+            first.unit,
+            interval=_ends(_wide(own)),
+            n=n,
+            notes=(why, "" if own is None or _wide(own) else "no interval: all samples are alike"),
+            about_outputs=True,
         )
         for network, value, own in zip((Network.FLOAT, Network.QUANTIZED), values, found.own, strict=True)
     ]
     delta = None if values[0] is None or values[1] is None else values[1] - values[0]
+    apart = found.difference is None or _wide(found.difference)
     return [
         *rows,
         context.figure(
@@ -70,9 +82,9 @@ def _metric_rows(context: TargetContext, first: MetricResult, second: MetricResu
             f"{first.name}_delta",
             delta,
             first.unit,
-            interval=_ends(found.difference),
+            interval=_ends(_wide(found.difference)),
             n=n,
-            notes=(why, found.note),
+            notes=(why, found.note if apart else "no interval: no sample tells the networks apart; take more samples"),
             about_outputs=True,
         ),
     ]
@@ -99,6 +111,16 @@ def _intervals(first: MetricResult, second: MetricResult) -> _Intervals:
     if first.unit == "fraction":
         own = (_within_one(drawn.first), _within_one(drawn.second))
     return _Intervals(own, drawn.difference, note)
+
+
+def _wide(interval: Interval | None) -> Interval | None:
+    """The interval, None where it has no width: samples that are all alike tell a spread of 0, which is no certainty.
+
+    Four right answers of four would else be a mean accuracy of 100 % ± 0, and pass every gate.
+    """
+    if interval is None or interval.high - interval.low > _NO_WIDTH * max(1.0, abs(interval.high)):
+        return interval
+    return None
 
 
 def _within_one(interval: Interval | None) -> Interval | None:

@@ -12,7 +12,10 @@ from harness.errors import BadResult
 from harness.judge.caveats import STANDS_IN, how_made
 from harness.judge.evaluate import Evaluation, evaluate
 from harness.judge.figure import Figure, Network, Source
-from harness.judge.metrics import accuracy, own_metric
+from harness.judge.gates import decide_gates
+from harness.judge.gates_file import read_gates
+from harness.judge.gates_values import Outcome
+from harness.judge.metrics import accuracy, own_metric, resolve_metrics
 from harness.judge.statistics import tango
 from harness.judge.summarize import EMULATED_TIME_NOTE, TargetContext, accuracy_figures, target_figures
 from harness.quantize.recovery.recover import RecoveryStep
@@ -265,6 +268,27 @@ def test_metrics_that_are_not_zero_or_one() -> None:
     assert delta.value == pytest.approx(0.5)
     assert delta.ci_high == pytest.approx(0.5 + 4.302652729911275 * 0.5 / np.sqrt(3))
     assert table[R, "top1_agreement"].value is None
+
+
+@pytest.mark.parametrize("metric", ["mean_accuracy", "miou"])
+def test_samples_that_are_all_alike_are_no_certainty(metric: str) -> None:
+    """Four right answers of four, by both networks: an interval of no width would pass any margin."""
+    (resolved,) = resolve_metrics([metric], lambda _: pytest.fail("no import"))
+    classes = np.arange(4) % 2
+    masks = np.tile(classes[:, None, None], (1, 2, 2))
+    outputs, labels = (masks, masks) if metric == "miou" else (np.eye(2)[classes], classes)
+    first, second = (
+        evaluate([(IDS[:4], {"y": outputs}, labels)], [resolved], target="t", network=network) for network in (F, Q)
+    )
+    rows = accuracy_figures(TargetContext.of(record()), first, second)
+    table = {(figure.network, figure.metric): figure for figure in rows}
+    own, delta = table[Q, metric], table[R, f"{metric}_delta"]
+    assert (own.value, own.ci_low, own.ci_high) == (1.0, None, None)
+    assert (delta.value, delta.ci_low, delta.ci_high) == (0.0, None, None)
+    assert "no sample tells the networks apart" in delta.note
+    gate = read_gates({"loss": {"metric": metric, "non_inferior_by": "1 pt", "source": [own.source]}}, [metric], "job")
+    (decided,) = decide_gates(gate, [record()], rows)
+    assert (decided.outcome, "take more samples" in decided.detail) == (Outcome.INCONCLUSIVE, True)
 
 
 def test_networks_evaluated_on_different_samples_are_never_compared() -> None:
