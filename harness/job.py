@@ -288,9 +288,15 @@ def load_job(path: Path) -> Job:
     return _job(read_yaml(path), path.resolve())
 
 
-def parse_job(text: str, path: Path) -> Job:
-    """Like `load_job`, from the text that `path` would hold."""
-    return _job(parse_yaml(text, str(path)), path.resolve())
+def parse_job(text: str, path: Path, *, there: bool = True) -> Job:
+    """Like `load_job`, from the text that `path` would hold.
+
+    Args:
+        text: of the file.
+        path: for messages; relative names start from its folder.
+        there: False: nothing on disk is looked at, and names stay as they are written.
+    """
+    return _job(parse_yaml(text, str(path)), path.resolve(), there=there)
 
 
 def job_from_mapping(mapping: Mapping[str, Any], base: Path) -> Job:
@@ -313,7 +319,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:64].strip("-") or "job"
 
 
-def _job(document: Document, path: Path) -> Job:
+def _job(document: Document, path: Path, *, there: bool = True) -> Job:
     file = validate(document, _JobFile)
     base = path.parent
     if file.quantize is not None and file.quantized is not None:
@@ -321,10 +327,11 @@ def _job(document: Document, path: Path) -> Job:
             ("quantized",), "both quantize and quantized: either we quantize or you bring the network; remove one",
             at_key=True,
         )  # fmt: skip
-    model = _existing(document, "model", file.model, base)
-    quantized = None if file.quantized is None else _existing(document, "quantized", file.quantized, base)
+    find = _existing if there else _as_written
+    model = find(document, "model", file.model, base)
+    quantized = None if file.quantized is None else find(document, "quantized", file.quantized, base)
     try:
-        source = locate_source(file.data.source, base)
+        source = locate_source(file.data.source, base) if there else None
     except UserError as error:
         raise document.error(("data", "source"), f"data.source: {error}") from None
     # A file called job.yaml says nothing of what it is about; its model does.
@@ -352,6 +359,10 @@ def _job(document: Document, path: Path) -> Job:
         gates=gates_of(document, ("gates",), file.gates or {}, metrics),
         sweep=Sweep(tuple(file.sweep.batch or ()), tuple(file.sweep.threads or ())) if file.sweep else Sweep(),
     )
+
+
+def _as_written(_document: Document, _name: str, text: str, base: Path) -> Path:
+    return base / text
 
 
 def _existing(document: Document, name: str, text: str, base: Path) -> Path:

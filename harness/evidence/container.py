@@ -141,6 +141,8 @@ class Container:
         self.entries: dict[str, Entry] = {}
         self.faults: list[str] = []
         try:
+            if path.exists() and not path.is_file():  # a pipe would wait for ever, a device never end
+                raise UserError(f"{path}: is no file; give the bundle's")
             size = path.stat().st_size
             if size > MAX_BYTES:
                 raise Damaged("larger than 4 GiB: no bundle is")

@@ -13,6 +13,7 @@ from platformdirs import user_config_path
 from harness.errors import ExitCode, UserError
 from harness.evidence.bundle import BundledRun, write_bundle
 from harness.evidence.gather import gather_run
+from harness.evidence.job_file import changed_fields
 from harness.evidence.keys import PRIVATE_KEY, fingerprint, load_private, make_key
 from harness.evidence.page import decision_html, overall
 from harness.evidence.policy import Policy, PolicyJob
@@ -143,7 +144,7 @@ def judge_runs(policy: Policy, run_ids: Sequence[str], store: Store) -> list[tup
         if record.job_name not in jobs:
             raise UserError(f"run {record.run_id} is of job {record.job_name}; {policy.path} has {', '.join(jobs)}")
         entry, job = jobs[record.job_name]
-        _same_metrics(record, job)
+        _same_job(record, job)
         if (record.profile, record.split) != (policy.profile, policy.split):
             asked = f"{policy.profile} on the {policy.split} split"
             said = f"run {record.run_id} was measured {record.profile} on the {record.split} split"
@@ -161,10 +162,12 @@ def judge_runs(policy: Policy, run_ids: Sequence[str], store: Store) -> list[tup
     return judged
 
 
-def _same_metrics(record: RunRecord, job: Job) -> None:
-    names = record.job.get("metrics")
-    if not isinstance(names, list | tuple) or list(names) != list(job.metrics):
-        raise UserError(f"run {record.run_id}: its job had other metrics than {job.path} has now; run it again")
+def _same_job(record: RunRecord, job: Job) -> None:
+    """Refuse a run whose job file says other things now: the bundle would show what was not measured."""
+    changed = changed_fields(record.job, job)
+    if changed:
+        says = f"run {record.run_id}: {job.path} was changed since ({', '.join(changed)})"
+        raise UserError(f"{says}; run it again, or put the file back as it was")
 
 
 def judged_again(record: RunRecord, gates: Sequence[Gate]) -> RunRecord:

@@ -19,6 +19,7 @@ from harness.errors import ExitCode, UserError
 from harness.evidence.compare import compare_run
 from harness.evidence.container import Container
 from harness.evidence.gather import code_digest
+from harness.evidence.job_file import changed_fields
 from harness.evidence.keys import fingerprint, parse_public, public_pem, signed_by
 from harness.evidence.manifest import (
     ENVIRONMENT,
@@ -35,14 +36,13 @@ from harness.evidence.manifest import (
 from harness.evidence.page import decision_html
 from harness.evidence.policy import Policy, merged, parse_policy
 from harness.evidence.recompute import recompute_run
-from harness.job import DEFAULT_METRICS
+from harness.job import parse_job
 from harness.judge.gates_file import read_gates
 from harness.judge.gates_values import Gate, GateResult, Outcome, worst_outcome
 from harness.judge.verdict import gate_code, worst
 from harness.record import RunRecord
 from harness.report.csvfile import comparison_csv
 from harness.report.runjson import load
-from harness.yamlfile import parse_yaml
 
 #: A record of a hundred million latencies; json needs about ten times as much memory.
 MOST_JSON_BYTES = 1 << 30
@@ -249,10 +249,12 @@ def _gates(
     gates = read_gates(record.job.get("gates"), metrics, f"{run.job}: gates")
     asked: Sequence[Gate] = policy.gates(run.position, metrics)
     if job_file is not None:
-        written = parse_yaml(job_file.decode("utf-8-sig"), "job.yaml").data
-        if list(written.get("metrics", DEFAULT_METRICS)) != metrics:
-            found.differences.append(f"{run.job}: its job.yaml names other metrics than run.json")
-        asked = merged(read_gates(written.get("gates"), metrics, "job.yaml"), asked)
+        written = parse_job(job_file.decode("utf-8-sig"), Path("job.yaml"), there=False)
+        for field_name in changed_fields(record.job, written):
+            found.differences.append(f"{run.job}: its job.yaml has other {field_name} than run.json")
+        asked = merged(written.gates, asked)
+    elif "job.yaml" not in run.absent:
+        found.differences.append(f"{run.job}: its job.yaml is neither there nor said to be absent")
     by_name = {gate.name: gate for gate in gates}
     for gate in asked:
         if by_name.get(gate.name) != gate:

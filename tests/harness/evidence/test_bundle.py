@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -17,6 +18,7 @@ from harness.evidence.keys import PRIVATE_KEY, fingerprint, load_private, load_p
 from harness.evidence.manifest import RunPart
 from harness.evidence.policy import load_policy
 from harness.evidence.qualify import judge_runs, plan_policy
+from harness.job import load_job
 from harness.report.runjson import load
 from harness.store import open_store
 from tests.harness.evidence.release import POLICY, RUN, Release, contents, make_release
@@ -114,6 +116,24 @@ def test_runs_that_are_not_what_the_policy_asks(tmp_path: Path, old: str, new: s
     try:
         with pytest.raises(UserError, match=says):
             judge_runs(load_policy(made.folder / "policy.yaml"), [RUN], store)
+    finally:
+        store.close()
+
+
+def test_a_job_that_was_changed_since_its_run_is_not_bundled(tmp_path: Path) -> None:
+    made = make_release(tmp_path / "r")
+    job, policy = made.folder / "job.yaml", load_policy(made.folder / "policy.yaml")
+    path = made.run / "run.json"
+    record = json.loads(path.read_text())
+    record["job"] = load_job(job).as_json()
+    path.write_text(json.dumps(record))
+    store = open_store(str(made.folder / "q.db"))
+    try:
+        assert judge_runs(policy, [RUN], store)
+        for more in ("preprocess: {scale: 2}", "quantize: {exclude: [conv]}", "postprocess: a:b"):
+            job.write_text(f"name: toy\nmodel: toy.onnx\ndata: {{source: data.npz}}\n{more}\n")
+            with pytest.raises(UserError, match=rf"was changed since \({more.partition(':')[0]}\); run it again"):
+                judge_runs(policy, [RUN], store)
     finally:
         store.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import zipfile
@@ -18,10 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.errors import ExitCode
+from harness.errors import ExitCode, UserError
 from harness.evidence.container import Container
 from harness.evidence.manifest import MANIFEST, SIGNATURE
 from harness.evidence.verify import verify_bundle
+from harness.job import load_job
 from harness.judge.gates_values import Outcome
 from tests.harness.evidence.release import RUN, Release, contents, resigned, run_json, scores, write
 
@@ -203,6 +205,14 @@ def test_other_zips_with_the_same_content_are_refused(release: Release, tmp_path
         assert not verify_bundle(tmp_path / f"{number}.zip").intact
 
 
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for place in (tmp_path / "pipe", tmp_path / "endless", tmp_path):
+        with pytest.raises(UserError, match="is no file; give the bundle's"):
+            verify_bundle(place)
+
+
 def test_any_unzip_opens_it(release: Release) -> None:
     with zipfile.ZipFile(release.bundle) as archive:
         assert archive.testzip() is None
@@ -327,7 +337,7 @@ def _profile(record: dict[str, Any]) -> None:
         (_no_gate, "gate accuracy was not decided as policy.yaml and job.yaml have it"),
         (_weak_gate, "gate speedup was not decided as policy.yaml and job.yaml have it"),
         (_block, "rpi: Ratio speedup: stated as"),
-        (_other_metrics, "its job.yaml names other metrics than run.json"),
+        (_other_metrics, "its job.yaml has other metrics than run.json"),
         (_profile, "measured release on the validation split, not quick"),
     ],
 )
@@ -347,6 +357,27 @@ def test_a_gate_of_the_jobs_own_cannot_be_dropped(release: Release, tmp_path: Pa
     entries[name] += b"gates: {fps: {at_least: 100000}}\n"
     found = verify_bundle(resigned(tmp_path / "x.zip", entries, release.key))
     assert found.differences == ["toy: gate fps was not decided as policy.yaml and job.yaml have it"]
+
+
+def test_the_job_shown_is_the_job_measured(release: Release, tmp_path: Path) -> None:
+    entries = contents(release.bundle)
+    name = f"runs/{RUN}/job.yaml"
+    shown = entries[name].decode()
+    measured = load_job(release.folder / "job.yaml").as_json()
+
+    def recorded(record: dict[str, Any]) -> None:
+        record["job"] = {**measured, "gates": record["job"]["gates"]}
+
+    entries = edited(entries, recorded)
+    found = verify_bundle(resigned(tmp_path / "same.zip", dict(entries), FORGER))
+    assert found.differences == ["decision.html: not the page that these figures make"]  # it names the other key
+    for more in ("preprocess: {scale: 2}", "quantize: {exclude: [conv]}", "postprocess: a:b", "metrics: [miou]"):
+        entries[name] = f"{shown}{more}\n".encode()
+        found = verify_bundle(resigned(tmp_path / "other.zip", dict(entries), FORGER))
+        assert f"toy: its job.yaml has other {more.partition(':')[0]} than run.json" in found.differences, more
+    del entries[name]
+    found = verify_bundle(resigned(tmp_path / "none.zip", dict(entries), FORGER))
+    assert "toy: its job.yaml is neither there nor said to be absent" in found.differences
 
 
 def test_forged_samples_contradict_the_outputs(release: Release, tmp_path: Path) -> None:
