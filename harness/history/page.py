@@ -24,6 +24,10 @@ from harness.store.nights import Night
 _DRAWINGS = 40
 
 
+#: A board that measured, but too warm: its figures are there.
+_THROTTLED = "throttled"
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     """A step in the table."""
@@ -92,12 +96,16 @@ def outcome(tonight: Tonight) -> str:
     else:
         parts.append(f"Nothing new in {len(tonight.insight.stories)} series")
     failed = [entry for entry in tonight.entries if entry["outcome"] == "failed"]
-    boards = [name for entry in tonight.entries for name in entry.get("statuses", {})]
+    states = [pair for entry in tonight.entries for pair in entry.get("statuses", {}).items()]
+    boards = [name for name, state in states if state != _THROTTLED]
+    hot = [name for name, state in states if state == _THROTTLED]
     cut = [entry["job"] for entry in tonight.entries if entry["outcome"] == OUT_OF_TIME]
     if failed:
         parts.append(f"{', '.join(entry['job'] for entry in failed)} could not run")
     if boards:
         parts.append(f"{', '.join(dict.fromkeys(boards))} failed")
+    if hot:
+        parts.append(f"{', '.join(dict.fromkeys(hot))} throttled")
     if cut:
         parts.append(f"no time for {', '.join(cut)}")
     return "; ".join(parts) + "."
@@ -113,9 +121,13 @@ def _entry(entry: dict[str, Any]) -> dict[str, Any]:
     problems = [f"{name}: {why}" for name, why in entry.get("statuses", {}).items()]
     if entry.get("error"):
         problems.append(entry["error"])
-    done = [name for name in entry["targets"] if name not in entry.get("statuses", {})]
+    states = entry.get("statuses", {})
+    done = [name for name in entry["targets"] if name not in states]
+    word = entry["outcome"]
+    if word == "done" and states:
+        word = "throttled" if set(states.values()) == {_THROTTLED} else "board failed"
     # a link only where the run published a page
-    return entry | {"problems": problems, "done": done if entry["outcome"] == "done" else []}
+    return entry | {"problems": problems, "word": word, "done": done if entry["outcome"] == "done" else []}
 
 
 def _series(story: Story, number: int) -> dict[str, Any]:
