@@ -1,7 +1,7 @@
 """How long a run takes to bring a lost board back, rung by rung, on an emulated board that is broken on purpose.
 
 The clock starts when the run has noticed the loss (a call that ends at once, or the connection's keepalive after at
-most 30 s) and ends when the board's agent answers again. Boots are emulated: no board's own speed is in these figures.
+most 40 s) and ends when the board's agent answers again. Boots are emulated: no board's own speed is in these figures.
 """
 
 from __future__ import annotations

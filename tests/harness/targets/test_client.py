@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from harness.errors import ExitCode, Offline, Refused, UserError
 from harness.targets.client import AgentClient
-from harness.targets.connect import connect
+from harness.targets.connect import CHANNEL_OPTIONS, connect
 from harness.targets.errors_map import CallCancelled
 from harness.targets.lab import Target
 from harness.targets.spawn import spawned_agent
@@ -230,6 +230,27 @@ def big_file(tmp_path: Path) -> Path:
     path = tmp_path / "big.onnx"
     path.write_bytes(np.random.default_rng(3).bytes(24 * MIB))
     return path
+
+
+def test_a_board_that_falls_silent_is_noticed_by_the_keepalive(
+    remote: tuple[str, int], make_target: MakeTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The options that a connection has decide, not gRPC's own minute: the same ones, of one second each."""
+    times = {"grpc.keepalive_time_ms", "grpc.keepalive_timeout_ms", "grpc.http2.ping_timeout_ms"}
+    shorter = [(name, 1000 if name in times else value) for name, value in CHANNEL_OPTIONS]
+    assert sum(value for name, value in CHANNEL_OPTIONS if name in times - {"grpc.keepalive_timeout_ms"}) <= 40_000
+    monkeypatch.setattr("harness.targets.connect.CHANNEL_OPTIONS", shorter)
+    with connect(make_target("address", address=remote[0]), work_dir=tmp_path) as agent:
+        samples = agent.telemetry(0.1, 600.0)
+        next(samples)
+        psutil.Process(remote[1]).suspend()
+        begun = time.monotonic()
+        try:
+            with pytest.raises(Offline, match="stopped answering while reading telemetry"):
+                list(samples)
+        finally:
+            psutil.Process(remote[1]).resume()
+        assert time.monotonic() - begun < 20
 
 
 def test_known_digest_costs_less_than_a_kilobyte(
