@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import UserError
 from harness.judge.context import TargetContext
 from harness.judge.figure import Figure, Network
 from harness.judge.gates_units import LSB
+from harness.wholefile import write_whole
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -62,15 +62,9 @@ def save_apart(folder: Path, target: str, apart: Apart) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    path = folder / apart_file(target)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, **_arrays(apart))
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free some space") from error
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **_arrays(apart))
+    write_whole(folder / apart_file(target), buffer.getvalue(), "free some space")
 
 
 def _arrays(apart: Apart) -> dict[str, Any]:

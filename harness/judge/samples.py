@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.judge.evaluate import Evaluation
 from harness.judge.metrics import Rows, recompute
+from harness.wholefile import write_whole
 
 FOLDER = "samples"
 
@@ -67,15 +67,7 @@ def write_samples(
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     content = buffer.getvalue()
     relative = Path(FOLDER) / f"{target}.{evaluation.network.value}.npz"
-    path = folder / relative
-    temporary = path.with_suffix(".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        message = f"{path}: could not be written ({error.strerror}); free some space and `quantrig resume`"
-        raise UserError(message) from error
+    write_whole(folder / relative, content, "free some space and `quantrig resume`")
     return relative.as_posix(), hashlib.sha256(content).hexdigest()
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import UserError
 from harness.quantize.graph import sha256_of
+from harness.wholefile import write_whole
 
 
 @dataclass
@@ -37,19 +37,7 @@ class Unpacked:
         if path.exists():
             msg = f"{path}: is another network than the session's; choose another folder"
             raise UserError(msg)
-        part: str | None = None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor, part = tempfile.mkstemp(prefix=f".{name}.", suffix=".part", dir=folder)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(data)
-            os.replace(part, path)
-        except OSError as error:
-            msg = f"{path}: cannot be written ({error.strerror}); choose another folder"
-            raise UserError(msg) from error
-        finally:
-            if part is not None:
-                Path(part).unlink(missing_ok=True)
+        write_whole(path, data, "choose another folder")
         return path
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from harness.errors import UserError
 from harness.judge.figure import Network
 from harness.store import Store
+from harness.wholefile import write_whole
 
 Array = NDArray[np.generic]
 
@@ -46,15 +46,7 @@ class OutputStore:
         np.savez(buffer, np.array(list(outputs), dtype=np.str_), *outputs.values())
         content = buffer.getvalue()
         relative = Path("outputs") / self.target / network.value.lower() / f"{chunk:05d}.npz"
-        path = self.folder / relative
-        temporary = path.with_suffix(".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        except OSError as error:
-            message = f"{path}: outputs could not be written ({error.strerror}); free some space and `quantrig resume`"
-            raise UserError(message) from error
+        write_whole(self.folder / relative, content, "free some space and `quantrig resume`")
         self.store.add_outputs(
             self.run_id, self.target, network, chunk, str(relative), hashlib.sha256(content).hexdigest()
         )

@@ -9,7 +9,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
 #: What every room may use.
-EVERYWHERE = {"harness._version", "harness.errors", "harness.host", "harness.record", "harness.yamlfile"}
+EVERYWHERE = {
+    "harness._version",
+    "harness.errors",
+    "harness.host",
+    "harness.record",
+    "harness.wholefile",
+    "harness.yamlfile",
+}
 
 
 def drawn() -> dict[Path, bool]:

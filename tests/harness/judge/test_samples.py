@@ -76,7 +76,7 @@ def test_python_objects_are_not_loaded(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_the_users_to_mend(tmp_path: Path) -> None:
     (tmp_path / "samples").write_text("in the way")
-    with pytest.raises(UserError, match="could not be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         write_samples(tmp_path, "t", evaluation(), None)
 
 

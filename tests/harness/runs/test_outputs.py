@@ -54,7 +54,7 @@ def test_an_altered_or_missing_chunk_is_not_done(outputs: OutputStore, tmp_path:
 def test_nothing_half_written_is_ever_noted(outputs: OutputStore, tmp_path: Path) -> None:
     blocked = tmp_path / "outputs"
     blocked.write_text("a file where the folder should be")
-    with pytest.raises(UserError, match="could not be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         outputs.add(Network.FLOAT, 0, {"y": np.zeros(1)})
     assert outputs.done(Network.FLOAT) == set()
 
