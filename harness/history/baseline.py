@@ -155,8 +155,8 @@ def find_baseline(store: Store, asked: str, job: str, target: str, session: str)
     passed_over = [f"{spoiled} that tests failed on"] if spoiled else []
     passed_over += [f"{dirty} with uncommitted changes"] if dirty else []
     others = f" (passed over: {', '.join(passed_over)})" if passed_over else ""
-    what = "no good run of" if asked == LAST else f"nothing recorded under '{asked}' of"
-    return None, f"{what} {place}{others}"
+    where = "" if asked == LAST else f" under '{asked}'"
+    return None, f"no good run of {place}{where}{others}"
 
 
 def check_asked(store: Store, asked: str, *, known_branch: bool) -> None:

@@ -95,7 +95,7 @@ class Baseline:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class BoardComparison(Comparison):
     """Float against int8 on a test's target, with its gates and its baseline.
 
@@ -106,6 +106,10 @@ class BoardComparison(Comparison):
 
     strict: bool = False
     baseline: Baseline | None = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        """As pytest prints it beside a failed assertion."""
+        return f"<{self.record.job_name} on {self.target.name}: run {self.record.run_id}>"
 
     @property
     def verdict(self) -> TargetVerdict:

@@ -87,7 +87,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
         if isinstance(side, tuple | list) and side and all(isinstance(one, loaded.Change) for one in side):
             from harness.pytest_plugin.words import changes_lines
 
-            return [f"{len(side)} figures are not as the baseline's:", *changes_lines(side)]
+            return [f"{_counted(len(side), 'figure')} beside the baseline:", *changes_lines(side)]
     return None
 
 

@@ -53,8 +53,14 @@ def change_line(change: Change) -> str:
     if change.interval is not None and change.interval[0] != change.interval[1]:
         text += f" [{size(change.interval[0])}, {size(change.interval[1])}]"
     if change.interval is not None:
-        text += f", {size(change.tolerance).lstrip('+')} may be lost"
+        text += f", {_tolerance(change)} may be lost"
     return f"{text} ({change.note})" if change.note else text
+
+
+def _tolerance(change: Change) -> str:
+    unit = " %" if change.relative else " pt" if change.unit == "fraction" else f" {change.unit}".rstrip()
+    scale = 100 if change.relative or change.unit == "fraction" else 1
+    return f"{scale * change.tolerance:.4g}{unit}"
 
 
 def changes_lines(changes: Iterable[Change]) -> list[str]:
