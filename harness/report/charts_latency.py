@@ -128,6 +128,8 @@ def _samples_ms(target: TargetRecord, network: Network) -> list[NDArray[np.float
 
 def _spread(blocks: Sequence[NDArray[np.float64]]) -> tuple[float, ...]:
     everything = np.sort(np.concatenate(blocks))
+    if everything.size == 1:  # of one value no quantile is estimated
+        return (float(everything[0]),) * 5
     return tuple(quantile_point(everything, p) for p in (0.05, 0.25, 0.5, 0.75, 0.95))
 
 
