@@ -191,7 +191,11 @@ def _checked_certificate(address: Address, context: ssl.SSLContext, raw: socket.
     except ssl.SSLCertVerificationError as error:
         raise _refused(address, f"its certificate is not valid here: {clean_text(error.verify_message)}") from error
     except TimeoutError as error:
-        raise Unreachable(address.target, f"what listens at {address.grpc_target} does not speak TLS to us") from error
+        raise Unreachable(
+            address.target,
+            f"{address.grpc_target} takes the connection and then says nothing: its agent or the board hangs (restart "
+            "it), or what listens there does not speak TLS",
+        ) from error
     except ConnectionResetError as error:  # also QEMU's word for a port of a board on which nothing listens
         raise Unreachable(
             address.target,

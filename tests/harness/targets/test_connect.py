@@ -249,6 +249,19 @@ def test_something_listens_and_never_answers(make_target: MakeTarget, tmp_path: 
         assert time.monotonic() - begun < 10
 
 
+def test_a_board_that_hangs_before_tls_is_told_as_one(
+    lab: MakeLab, make_target: MakeTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.targets.connect.REACH_TIMEOUT_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        target = make_target("address", address=f"127.0.0.1:{server.getsockname()[1]}", tls=lab("ours")["host"])
+        with (
+            pytest.raises(Unreachable, match=r"says nothing: its agent or the board hangs"),
+            connect(target, work_dir=tmp_path),
+        ):
+            pass
+
+
 def test_unknown_host_name(make_target: MakeTarget, lab: MakeLab, tmp_path: Path) -> None:
     begun = time.monotonic()
     target = make_target("address", address="no-such-board.invalid:50443", tls=lab("ours")["host"])
