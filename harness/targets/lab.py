@@ -314,7 +314,14 @@ class _TargetFile(FileModel):
     @classmethod
     def _known_via(cls, value: object) -> object:
         if isinstance(value, str) and value not in _WORDS:
-            hint = f'; an agent\'s address is written {{address: "{value}"}}' if ":" in value else one_of(value, _WORDS)
+            from harness.targets.channels import channel_names  # which reads this module's values
+
+            if value in channel_names():
+                hint = f"; a channel is written {{channel: {value}}}"
+            elif ":" in value:
+                hint = f'; an agent\'s address is written {{address: "{value}"}}'
+            else:
+                hint = one_of(value, _WORDS)
             raise ValueError(f"unknown way '{value}'{hint}")
         return value
 

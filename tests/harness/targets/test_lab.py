@@ -137,6 +137,7 @@ ZCU = "targets:\n  a:\n    board: zcu102\n    via: emulated\n"
             "t.yaml:2: targets.a.board: unknown board 'jetson-orin-nan'; d",
         ),
         (HEAD + "    via: locl", "t.yaml:4: targets.a.via: unknown way 'locl'; did you mean 'local'?"),
+        (HEAD + "    via: jtag", "t.yaml:4: targets.a.via: unknown way 'jtag'; a channel is written {channel: jtag}"),
         (HEAD + "    via: 'h:1'", "t.yaml:4: targets.a.via: unknown way 'h:1'; an agent's address is written"),
         (
             HEAD + "    via:\n      adress: x",
