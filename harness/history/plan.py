@@ -12,6 +12,7 @@ jobs:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from pydantic import Field, field_validator
 
 from harness.errors import UserError
 from harness.job import Job, load_job
+from harness.judge.gates_units import KNOWN
 from harness.runs.profile import find_profile
 from harness.targets.lab import Lab, load_lab
 from harness.yamlfile import Document, FileModel, one_of, read_yaml, validate
@@ -147,6 +149,7 @@ def load_night_plan(path: Path) -> NightPlan:
     if not _NAME.fullmatch(name):
         raise document.error(("name",), f"name '{name}': up to 32 of a-z, 0-9 and '-'")
     entries = tuple(_entry(document, index, one, file, lab, base) for index, one in enumerate(file.jobs))
+    _check_metrics(document, file.metrics, entries)
     return NightPlan(
         name,
         path.resolve(),
@@ -181,6 +184,17 @@ def _check_targets(document: Document, where: tuple[str | int, ...], names: list
     for index, name in enumerate(names or ()):
         if name not in lab.targets:
             raise document.error((*where, index), f"no target '{name}' in {lab.path}{one_of(name, lab.targets)}")
+
+
+def _check_metrics(document: Document, names: list[str] | None, entries: Sequence[Entry]) -> None:
+    """A series that no run has would be followed without a word."""
+    if any(entry.job is None for entry in entries):
+        return  # whose metrics are not known
+    own = {spec.rpartition(":")[2] for entry in entries if entry.job is not None for spec in entry.job.metrics}
+    for index, name in enumerate(names or ()):
+        if name not in KNOWN and name.removesuffix("_delta") not in own:
+            hint = one_of(name, [*own, *KNOWN])
+            raise document.error(("metrics", index), f"metrics: '{name}' is no row of comparison.csv{hint}")
 
 
 def _time_of_day(document: Document, text: str | None) -> time | None:

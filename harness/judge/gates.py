@@ -76,7 +76,8 @@ def _decide(gate: Gate, target: TargetRecord, figure: Figure | None, bound: Figu
         outcome, detail = Outcome.INCONCLUSIVE, why
     else:
         outcome = _outcome(gate, *interval)
-        detail = settle(gate, figure, interval) if outcome is Outcome.INCONCLUSIVE and figure is not None else ""
+        most = None if target.stopping is None else 2 * target.stopping.most_rounds
+        detail = settle(gate, figure, interval, most) if outcome is Outcome.INCONCLUSIVE and figure is not None else ""
         if not math.isfinite(interval[0]):
             detail = "; ".join(part for part in ("by the early-stopping bound (99 % confidence)", detail) if part)
     ends = interval if interval is not None else _ends(figure)

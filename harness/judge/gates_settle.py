@@ -16,17 +16,19 @@ from harness.judge.statistics import tango
 _Z_95, _Z_POWER_80 = 1.959964, 0.841621
 #: More than this many times the evidence at hand is no advice.
 _HOPELESS = 1_000
+_PAIRS = "pairs"
 #: Estimated on the logarithm.
 _ON_LOG = ("x", "ms", "1/s", "mJ", "W")
 
 
-def settle(gate: Gate, figure: Figure, interval: tuple[float, float]) -> str:
+def settle(gate: Gate, figure: Figure, interval: tuple[float, float], most_pairs: int | None = None) -> str:
     """One line: how much more evidence decides at the figure as it is now.
 
     Args:
         gate: undecided.
         figure: with a value.
         interval: that holds the threshold.
+        most_pairs: at which the run's profile ends; None where that is not known.
     """
     value = figure.value if figure.value is not None else math.nan
     if figure.source is Source.MODELLED:
@@ -46,7 +48,11 @@ def settle(gate: Gate, figure: Figure, interval: tuple[float, float]) -> str:
     what = _unit_of_evidence(figure)
     if more is None:
         return f"the figure lies on the threshold: no reasonable number of {what} settles it"
-    return f"about {math.ceil(figure.n * more) - figure.n:,} more {what} (power 80 %), {figure.n:,} given"
+    needed = math.ceil(figure.n * more)
+    said = f"about {needed - figure.n:,} more {what} (power 80 %), {figure.n:,} given"
+    if what == _PAIRS and most_pairs is not None and needed > most_pairs:
+        said += f"; this profile ends at {most_pairs:,}: take a longer one, or quieten the board"
+    return said
 
 
 def _samples(gate: Gate, n: int | None, value: float, interval: tuple[float, float]) -> str:
@@ -98,5 +104,5 @@ def _times(half: float, distance: float) -> float | None:
 
 def _unit_of_evidence(figure: Figure) -> str:
     if figure.metric == "speedup" or figure.metric.endswith("_ratio"):
-        return "pairs"
+        return _PAIRS
     return "blocks" if figure.unit in _ON_LOG else "samples"

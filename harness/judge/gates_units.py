@@ -66,7 +66,7 @@ _PERCENTILE = re.compile(r"latency_p([1-9][0-9]?)\.?([0-9]{0,3})(?:_ms)?")
 _OF_THE_PAIR = frozenset({"top1_agreement", "sqnr_db", "cosine", "max_abs_diff", "pairs_rejected"})
 _OF_THE_PAIR_ENDS = ("speedup", "_ratio", "_delta")
 _TITLES = {LSB: "distance from the reference", "top1_agreement": "top-1 agreement", "speedup": "speed-up"}
-_FRACTIONS = re.compile(r"accuracy_.*|.*_accuracy|accuracy|miou|map\d*|top1_agreement")
+_FRACTIONS = re.compile(r"accuracy_.*|.*_accuracy|accuracy|miou|map\d*(_voc)?|top1_agreement")
 _UNIT_BY_END = {
     "_ms": "ms",
     "_bytes": "bytes",

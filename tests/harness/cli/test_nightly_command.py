@@ -140,6 +140,11 @@ def test_a_night_without_time_runs_nothing_and_fails_only_where_that_is_asked(tm
         ("", "  - {job: a.yaml, targets: [pii]}", "plan.yaml:5: no target 'pii'"),
         ("", "  - {job: a.yaml, profile: slow}", "plan.yaml:5: unknown profile 'slow'"),
         ("fail_on: never", "", "plan.yaml:3: fail_on"),
+        (
+            "metrics: [fps, latency_p50]",
+            "",
+            "metrics: 'latency_p50' is no row of comparison.csv; did you mean 'latency_p50_ms'?",
+        ),
     ],
 )
 def test_a_wrong_plan_is_told_with_its_line(tmp_path: Path, more: str, jobs: str, words: str) -> None:

@@ -16,6 +16,7 @@ from harness.judge.figure import Figure, Network, Source
 from harness.judge.gates import decide_gates
 from harness.judge.gates_values import Gate, GateResult, Outcome, Override, Place, Rule, Scope, worst_outcome
 from harness.judge.statistics import tango, wilson
+from harness.judge.stopping import StoppingRule
 from harness.record import BlockRecord, Loading, TargetRecord
 
 BOARD = TargetRecord("rpi", "raspberry-pi-5", "cpu", "address", Source.MEASURED, "done", tags=("dotprod",))
@@ -141,6 +142,15 @@ def test_more_pairs_settle_a_speedup_as_often_as_said() -> None:
     lower = logs.mean(axis=1) - 1.96 * logs.std(axis=1, ddof=1) / math.sqrt(total)
     # t at n = 10 is wider than the normal quantile: the advice is on the safe side
     assert 0.8 <= float((lower >= 0).mean()) <= 0.95
+
+
+@pytest.mark.parametrize(("half", "beyond"), [(0.04, False), (0.2, True)])
+def test_more_pairs_than_the_profile_takes_are_said_to_be(half: float, beyond: bool) -> None:
+    rows = figure("speedup", 1.3, (1.3 * math.exp(-half), 1.3 * math.exp(half)), n=36)
+    board = replace(BOARD, stopping=StoppingRule(6, 0.015, 40))
+    detail = decide(gate(Rule.AT_LEAST, 1.25), rows, target=board).detail
+    assert "more pairs (power 80 %), 36 given" in detail
+    assert ("this profile ends at 80" in detail) is beyond
 
 
 def test_a_proportion_is_planned_in_samples() -> None:

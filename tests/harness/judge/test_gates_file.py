@@ -123,6 +123,7 @@ def test_numbers_and_units() -> None:
     ]
     assert percentile_of("latency_p99_bound_ms") is None
     assert unit_of("accuracy_top1_delta") == "fraction"
+    assert {unit_of(name) for name in ("map", "map50", "map50_voc", "miou", "mean_accuracy")} == {"fraction"}
     assert unit_of("my_own_metric") == ""
     for bad in (True, "fast", "1 2", "ms 1", None, "--3"):
         with pytest.raises(ValueError, match="write"):
