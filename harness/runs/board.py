@@ -56,4 +56,26 @@ def must_not_saturate(info: BoardInfo) -> bool:
 
     A stand-in must compute what its board computes: an ARM core never saturates in 16 bits, so neither may x86.
     """
-    return info.emulated and info.architecture == "x86_64" and not _VNNI & set(info.cpu_features)
+    return info.emulated and _saturates(info)
+
+
+def arithmetic_note(info: BoardInfo, environment: str) -> str:
+    """What a reader must know of int8 on that processor, and what was done about it; "" where it adds exactly.
+
+    Args:
+        environment: whose rules the network was quantized by; a GPU's part is not the processor's.
+    """
+    if not _saturates(info):
+        return ""
+    if info.emulated:
+        return "int8 ran on ONNX Runtime's precise kernels: this x86 has no VNNI and would saturate"
+    if environment == "gpu" or not info.cpu_features:  # not its part, or it does not tell
+        return ""
+    return (
+        "int8 products saturate in 16 bits on this x86 without VNNI: measured as it is, nothing was done about it; "
+        "its int8 accuracy is not that of another board"
+    )
+
+
+def _saturates(info: BoardInfo) -> bool:
+    return info.architecture == "x86_64" and not _VNNI & set(info.cpu_features)

@@ -26,7 +26,7 @@ from harness.record import (
     TargetRecord,
 )
 from harness.runs.block_watch import BlockWatch, idle_for, interval_for
-from harness.runs.board import board_key, check_identity, must_not_saturate, runtime_for
+from harness.runs.board import arithmetic_note, board_key, check_identity, must_not_saturate, runtime_for
 from harness.runs.board_state import board_as_asked
 from harness.runs.budget import Budget
 from harness.runs.inference import infer_chunk, infer_sequence
@@ -395,13 +395,13 @@ class TargetTask:
         notes = []
         if info.emulated:
             notes.append(f"emulated on {info.cpu_model or info.architecture}: outputs and accuracy only, never time")
-            if must_not_saturate(info):
-                notes.append("int8 ran on ONNX Runtime's precise kernels: this x86 has no VNNI and would saturate")
         elif info.board != self.target.board:
             notes.append(
                 f"targets.yaml says {self.target.board}, the agent says {info.board} ({info.architecture}): start it "
                 f"with --board {self.target.board} if it is one"
             )
+        if note := arithmetic_note(info, self.target.environment):
+            notes.append(note)
         if different := skew(info):
             notes.append(f"{different}: both work together, figures of one version are compared more easily")
         return tuple(notes)
