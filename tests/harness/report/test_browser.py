@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
+from harness.evidence.page import decision_html
+from harness.evidence.policy import parse_policy
 from harness.record import RunRecord
 from harness.report.page import report_html
 from tests.harness.report import made_runs
@@ -112,3 +114,18 @@ def test_it_prints_on_a4_with_every_target_and_no_row_cut(
         assert section in everything, number
     shipped = record.targets[-1].shipments[0].digest
     assert everything.count(shipped) >= 2
+
+
+def test_the_decision_page_of_a_release_is_as_good(browser: Browser, run_record: RunRecord, tmp_path: Path) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    policy = parse_policy("name: camera-2-1\njobs: [digits.yaml]\n", tmp_path / "policy.yaml")
+    records = [made_runs.full_run(run_record), made_runs.swept_run(run_record)]
+    path = tmp_path / "decision.html"
+    path.write_text(decision_html(policy, records, "2026-07-14T10:15:00+00:00", "ab" * 32), encoding="utf-8")
+    schemes: tuple[tuple[int, Literal["light", "dark"]], ...] = ((1280, "light"), (400, "dark"))
+    for width, scheme in schemes:
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert [one["id"] for one in axe.Axe().run(page).response["violations"]] == []
+        page.close()

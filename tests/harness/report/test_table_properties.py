@@ -17,7 +17,7 @@ from rich.console import Console
 
 from harness.judge.figure import Figure, Network, Source
 from harness.judge.gates_values import Outcome
-from harness.record import BlockRecord, Loading, RunRecord, TargetRecord
+from harness.record import BlockRecord, Loading, Revision, RunRecord, TargetRecord
 from harness.report.csvfile import comparison_csv
 from harness.report.markdown import comparison_md
 from harness.report.page import report_html
@@ -225,12 +225,18 @@ def test_rejected_pairs_are_shaded_where_they_were(run_record: RunRecord) -> Non
 
 def test_provenance_stands_last_and_is_whole(run_record: RunRecord) -> None:
     record = full_run(run_record)
-    text = Page(report_html(replace(record, host={"quantrig": "0.1.0", "commit": "0123456789ab-dirty"}))).text()
+    told = replace(
+        record,
+        host={"quantrig": "0.1.0", "commit": "0123456789ab-dirty"},
+        revision=Revision("fedcba98" * 5, "release/2.1", dirty=True),
+    )
+    text = Page(report_html(told)).text()
     end = text[text.index("Environment and provenance") :]
     assert "perf_counter: CLOCK_MONOTONIC 1.00 ns 32.0 ns" in end
     assert "governor performance schedutil performance not known the board was lost" in end
     assert "power cycle" in end
-    assert "0123456789ab-dirty" in end
+    assert "quantrig, commit 0123456789ab-dirty" in end
+    assert f"{'fedcba98' * 5} on release/2.1, with uncommitted changes" in end
     order = [text.index(word) for word in ("FAIL", "Comparison", "Plots", "SQNR of each layer", "over the run")]
     assert order == sorted(order)
 
