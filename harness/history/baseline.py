@@ -8,6 +8,7 @@ against.regressions, against.unclear
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import shutil
 from collections.abc import Collection, Iterable, Mapping
@@ -236,9 +237,9 @@ def _chosen(figures: Iterable[Figure], metrics: Collection[str] | None) -> list[
 def _check_named(target: str, found: Candidate, known: set[str], named: Iterable[str]) -> None:
     for metric in named:
         if metric not in known:
-            raise UserError(
-                f"{target}: the baseline (run {found.run_id}) has no {metric}; it has {', '.join(sorted(known))}"
-            )
+            near = difflib.get_close_matches(metric, sorted(known), 1, 0.5)
+            remedy = f"did you mean {near[0]}?" if near else "comparison.csv lists them"
+            raise UserError(f"{target}: the baseline (run {found.run_id}) has no {metric}; {remedy}")
 
 
 def _whose(change: Change, old: Figure, moved: Iterable[Difference]) -> Change:

@@ -44,8 +44,8 @@ _ERRORS = ("mse",)
 class Standing(StrEnum):
     """How a figure stands beside what it was, worst last."""
 
-    BETTER = "better"  # the whole interval of the change lies on the good side of zero
-    SAME = "same"  # nothing that matters was lost
+    BETTER = "better"  # more than what may be lost was won, for certain
+    SAME = "same"  # no more than what may be lost was lost
     UNCLEAR = "unclear"  # a loss that matters can be neither shown nor excluded
     WORSE = "worse"  # more than what may be lost, for certain
 
@@ -156,7 +156,7 @@ def _standing(interval: tuple[float, float], tolerance: float, *, less: bool) ->
         return Standing.WORSE
     if worst_loss > tolerance:
         return Standing.UNCLEAR
-    return Standing.BETTER if worst_loss < 0 else Standing.SAME
+    return Standing.BETTER if worst_loss < -tolerance else Standing.SAME
 
 
 def _relative(old: Figure, new: Figure | None) -> bool:

@@ -39,7 +39,7 @@ def compare(
         from harness.runs.interrupt import Interrupted
         from harness.runs.once import run_once
 
-        suite = suite_of(request.config)
+        suite, fault = suite_of(request.config), ""
         try:
             found = run_once(
                 job if isinstance(job, Job) else load_job(request.path.parent / job),
@@ -55,10 +55,12 @@ def compare(
             result = BoardComparison(found.target, found.figures, found.record, suite.strict, baseline)
             record(request.node, result)
         except UserError as error:
-            pytest.fail(f"{chosen.name}: {error}", pytrace=False)
+            fault = f"{chosen.name}: {error}"
         except Interrupted:
             # the run caught Ctrl-C to end its agents in order; now pytest may end too
             raise KeyboardInterrupt from None
+        if fault:  # outside of the handler, which would print the error twice
+            pytest.fail(fault, pytrace=False)
         if result.status != "done":
             pytest.fail(f"{chosen.name}: {result.status}: {result.target.error}", pytrace=False)
         _warn_of_undecided(request, result)

@@ -145,12 +145,14 @@ class BoardComparison(Comparison):
         __tracebackhide__ = True
         if self.baseline is None:
             pytest.skip(self.against_baseline.why)
-        job = self.record.job_name
+        job, fault = self.record.job_name, ""
         try:
             usual = metrics is None and within is None and not less_is_better
             found = self.against_baseline if usual else self.baseline.ask(self, metrics, within, less_is_better)
         except UserError as error:
-            pytest.fail(str(error), pytrace=False)
+            fault = str(error)
+        if fault:  # outside of the handler, which would print the error twice
+            pytest.fail(fault, pytrace=False)
         if found.baseline is None:
             if found.asked and self.strict:
                 pytest.fail(f"{self.target.name}: {found.why}", pytrace=False)

@@ -335,7 +335,7 @@ def test_a_bad_job_is_one_line(suite: pytest.Pytester, job: str, text: str | Non
     suite.makepyfile(f"def test_it(compare):\n    compare('{job}')\n\ndef test_other(): ...\n")
     result = suite.runpytest_subprocess("--targets", "pi")
     result.assert_outcomes(passed=1, failed=1)
-    assert [line for line in result.outlines if line.startswith("pi: ") and what in line], said(result)
+    assert len([line for line in result.outlines if line.startswith("pi: ") and what in line]) == 1, said(result)
     assert "INTERNALERROR" not in said(result)
     assert "Traceback" not in said(result)
     assert "pytest_plugin" not in said(result)
