@@ -17,6 +17,7 @@ from harness.evidence.job_file import changed_fields
 from harness.evidence.keys import PRIVATE_KEY, fingerprint, load_private, make_key
 from harness.evidence.page import decision_html, overall
 from harness.evidence.policy import Policy, PolicyJob
+from harness.evidence.verify import verify_bundle
 from harness.job import Job
 from harness.judge.gates import decide_gates
 from harness.judge.gates_file import gates_as_json, must_hold_somewhere
@@ -213,8 +214,9 @@ def publish_decision(
         bundled.append(BundledRun(record, position, gathered))
     say("sign and write the bundle")
     bundle = out / f"{policy.name}.bundle.zip"
+    unchecked = bundle.with_name(f".{bundle.name}.unchecked")
     write_bundle(
-        bundle,
+        unchecked,
         policy_name=policy.name,
         policy_text=policy.path.read_bytes(),
         page=page.encode(),
@@ -223,8 +225,26 @@ def publish_decision(
         key=key,
         created=created,
     )
+    say("verify the bundle")
+    _deliver(unchecked, bundle, key)
     write_files({out / "decision.html": page})
     return Qualified(verdict, records, out / "decision.html", bundle, signer)
+
+
+def _deliver(unchecked: Path, bundle: Path, key: Ed25519PrivateKey) -> None:
+    """Put a bundle into its place once it verifies: a run of an older version may state what no one can bear out now.
+
+    Raises:
+        UserError: it does not; it is gone then.
+    """
+    try:
+        found = verify_bundle(unchecked, key.public_key())
+        if not found.intact:
+            why = (*found.touched, *found.differences)[0]
+            raise UserError(f"{bundle}: not written, it would not verify ({why}); run the job again with this version")
+        unchecked.replace(bundle)
+    finally:
+        unchecked.unlink(missing_ok=True)
 
 
 def signing_key(place: Path | None, say: Say) -> Ed25519PrivateKey:

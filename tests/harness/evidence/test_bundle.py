@@ -17,7 +17,7 @@ from harness.evidence.gather import Gathered
 from harness.evidence.keys import PRIVATE_KEY, fingerprint, load_private, load_public, make_key, sign, signed_by
 from harness.evidence.manifest import RunPart
 from harness.evidence.policy import load_policy
-from harness.evidence.qualify import judge_runs, plan_policy
+from harness.evidence.qualify import judge_runs, plan_policy, publish_decision
 from harness.job import load_job
 from harness.report.runjson import load
 from harness.store import open_store
@@ -136,6 +136,26 @@ def test_a_job_that_was_changed_since_its_run_is_not_bundled(tmp_path: Path) -> 
                 judge_runs(policy, [RUN], store)
     finally:
         store.close()
+
+
+def test_a_bundle_that_would_not_verify_is_not_written(tmp_path: Path) -> None:
+    """A run of a version with another estimator, say."""
+    made = make_release(tmp_path / "r")
+    before = made.bundle.read_bytes()
+    path = made.run / "run.json"
+    record = json.loads(path.read_text())
+    (stated,) = [one for one in record["figures"] if (one["metric"], one["network"]) == ("fps", "Quantized")]
+    stated["value"] *= 1.01
+    path.write_text(json.dumps(record))
+    store, policy = open_store(str(made.folder / "q.db")), load_policy(made.folder / "policy.yaml")
+    try:
+        judged = judge_runs(policy, [RUN], store)
+        with pytest.raises(UserError, match=r"not written, it would not verify \(toy: rpi: Quantized fps: stated as"):
+            publish_decision(policy, judged, store, out=made.folder / "out", key=made.key)
+    finally:
+        store.close()
+    assert made.bundle.read_bytes() == before
+    assert [one.name for one in made.bundle.parent.iterdir() if "unchecked" in one.name] == []
 
 
 @pytest.mark.parametrize(
