@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import shutil
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from harness.record import RunRecord, SamplesRecord, TargetRecord
 from harness.store import Store
 from harness.store.baselines import Baselines, Candidate
 from harness.store.nights import Nights
+from harness.wholefile import write_whole
 
 #: The newest good run of the same job on the same target.
 LAST = "last"
@@ -208,12 +208,10 @@ def _copy(source: Path, place: Path) -> None:
     if place.exists() or not source.is_file():
         return
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_suffix(".part")
-        shutil.copyfile(source, part)
-        part.replace(place)
+        content = source.read_bytes()
     except OSError as error:
-        raise UserError(f"{place}: could not be written ({error.strerror}); free some space") from error
+        raise UserError(f"{source}: cannot be read ({error.strerror}); run the job again") from error
+    write_whole(place, content, "free some space")  # two workers of one session may keep the same run
 
 
 def _kept(root: Path, run_id: str, samples: SamplesRecord) -> Path:
