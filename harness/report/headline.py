@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from harness.judge.figure import Figure, Network
+from harness.judge.figure import Figure, Network, Source
+from harness.judge.timing import not_warm
 from harness.judge.verdict import run_verdict
 from harness.record import RunRecord, TargetRecord
 from harness.report.text import MISSING, interval_text, plain, significant, size, value_text
@@ -83,6 +84,7 @@ class Row:
         cells: by the key of their column.
         source: of the target.
         status: "done" or what ended it.
+        caution: "not-warm" where the board's times were taken before it was steady; else "".
     """
 
     target: str
@@ -94,6 +96,12 @@ class Row:
     cells: Mapping[str, Cell]
     source: str
     status: str
+    caution: str
+
+    @property
+    def ended(self) -> str:
+        """The status, with what a reader of the row must know at once: "done, not-warm"."""
+        return f"{self.status}, {self.caution}" if self.caution else self.status
 
     @property
     def done(self) -> bool:
@@ -188,7 +196,14 @@ def _row(target: TargetRecord, index: FigureIndex, metric: str, verdict: str) ->
         },
         source=target.source.value,
         status=plain(target.status),
+        caution="not-warm" if _cold(target) else "",
     )
+
+
+def _cold(target: TargetRecord) -> bool:
+    """Whether times of it were published that were taken before it was steady."""
+    timed = target.source is Source.MEASURED and bool(target.blocks)
+    return timed and bool(not_warm(target.loadings, _FLOAT, _QUANTIZED))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def _comparison(table: Table) -> list[str]:
 def _cells(table: Table, row: Row) -> list[str]:
     verdict = [row.verdict] if table.gates else []
     numbers = [row.cells[column.key].line for column in table.columns]
-    return [row.target, row.board, row.environment, *verdict, *numbers, row.full_source, row.status]
+    return [row.target, row.board, row.environment, *verdict, *numbers, row.full_source, row.ended]
 
 
 def _gates(table: Table) -> list[str]:

@@ -160,6 +160,8 @@ def _source(row: Row) -> Text:
         text.append(f"\ntime {row.time_source}")
     if row.verdict:
         text.append(f"\n{row.verdict}", style=_OUTCOME_STYLE.get(row.verdict, ""))
+    if row.caution:
+        text.append(f"\n{row.caution}", style="yellow")
     if not row.done:
         text.append(f"\n{row.status}", style="bold red")
     return text

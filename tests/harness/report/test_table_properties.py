@@ -200,15 +200,20 @@ def test_a_sweep_is_one_group(run_record: RunRecord) -> None:
     assert page.count("<figcaption><strong>Samples a second on this-machine, by setting") == 1
 
 
-def test_what_is_not_warm_or_throttled_says_so_beside_its_figures(run_record: RunRecord) -> None:
-    board = replace(run_record.targets[0], status="throttled", error="6 of 12 pairs rejected", notes=("not-warm",))
+def test_what_is_not_warm_or_throttled_says_so_in_its_row(run_record: RunRecord) -> None:
+    board = run_record.targets[0]
+    cold = tuple(replace(one, steady=one.network is not F) for one in board.loadings)
+    board = replace(board, status="throttled", error="6 of 12 pairs rejected", loadings=cold)
     record = replace(run_record, targets=(board,))
-    for text in (comparison_md(record), report_html(record)):
-        assert "throttled" in text
-        assert "not-warm" in text
     (row,) = build_table(record).rows
     assert not row.done
+    assert row.ended == "throttled, not-warm"
     assert row.cells["speedup"].text != MISSING  # throttled figures are published
+    assert markdown_tables(comparison_md(record))[-1][1][-1] == row.ended
+    (printed,) = page_rows(report_html(record))
+    assert printed[-1] == "measured not-warm throttled"
+    assert build_table(run_record).rows[0].ended == "done"
+    assert {one.caution for one in build_table(run_record).rows[1:]} == {""}  # a stand-in's times are not published
 
 
 def test_rejected_pairs_are_shaded_where_they_were(run_record: RunRecord) -> None:
