@@ -128,19 +128,7 @@ def test_a_network_that_gets_worse_fails_until_it_is_accepted(suite: pytest.Pyte
 
 
 @pytest.mark.slow
-def test_strictly_what_is_undecided_fails(suite: pytest.Pytester) -> None:
-    result = suite.runpytest_subprocess("--targets", "pi", "--quantrig-strict", "--quantrig-baseline", "last")
-    result.assert_outcomes(passed=1, failed=2, warnings=1)
-    result.stdout.fnmatch_lines(
-        [
-            "E*where False = <pi: inconclusive: *>.passed",
-            "pi: no good run of tiny on pi",
-        ]
-    )
-
-
-@pytest.mark.slow
-def test_a_slower_measured_network_is_told_by_workers_too(suite: pytest.Pytester) -> None:
+def test_a_slower_measured_network_and_what_is_undecided_are_told_by_workers_too(suite: pytest.Pytester) -> None:
     suite.runpytest_subprocess("--targets", "here", "-k", "gates").assert_outcomes(passed=1, deselected=2, warnings=1)
     with sqlite3.connect(suite.path / "reports/pytest/quantrig.db") as database:  # as if it had been twice as fast
         database.execute(
@@ -149,7 +137,10 @@ def test_a_slower_measured_network_is_told_by_workers_too(suite: pytest.Pytester
         )
         (run_id,) = database.execute("select run_id from runs").fetchone()
     database.close()
-    result = suite.runpytest_subprocess("--targets", "here", "-n", "2", "--quantrig-baseline", run_id)
+    result = suite.runpytest_subprocess(
+        "--targets", "here", "-n", "2", "--quantrig-baseline", run_id, "--quantrig-strict"
+    )
+    result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(
         [
             "E*tiny on here: 1 of * figures is worse than in run *",
@@ -159,3 +150,4 @@ def test_a_slower_measured_network_is_told_by_workers_too(suite: pytest.Pytester
             f"baseline '{run_id}': 1 worse, *",
         ]
     )
+    result.stdout.fnmatch_lines(["E*where False = <here: inconclusive: *>.passed"])
