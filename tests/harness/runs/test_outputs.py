@@ -70,6 +70,11 @@ def test_the_digest_is_of_the_values_and_not_of_how_they_were_cut(outputs: Outpu
     assert outputs.digest(Network.FLOAT, [1, 0]) != whole  # another order of the samples
     other = y.copy()
     other.view(np.uint32)[3, 1] ^= 1  # one bit
-    for changed in ({"y": other, "z": z}, {"y": y.reshape(6, 2, 2), "z": z}, {"y": y, "z": z.view(np.uint64)}):
+    changes: list[dict[str, NDArray[Any]]] = [
+        {"y": other, "z": z},
+        {"y": y.reshape(6, 2, 2), "z": z},
+        {"y": y, "z": z.view(np.uint64)},
+    ]
+    for changed in changes:
         outputs.add(Network.QUANTIZED, 0, changed)
         assert outputs.digest(Network.QUANTIZED, [0]) != whole
