@@ -8,6 +8,7 @@ from typing import Protocol
 
 from agents.boards.base import Telemetry
 from agents.boards.parse import hwmon, nvidia_smi, platformstats, vcgencmd
+from agents.boards.parse.jetson_tools import parse_nvpmodel
 from agents.boards.parse.tegrastats import parse_tegrastats
 from agents.boards.parse.xdputil import parse_show_dpu
 from agents.boards.pi_telemetry import telemetry_of as pi_telemetry
@@ -36,10 +37,12 @@ class Recording(Protocol):
 
 
 class TegrastatsRecording:
-    """One line, one sample."""
+    """One line, one sample; what nvpmodel says in between holds no reading."""
 
     def take(self, line: str) -> Iterator[Telemetry] | None:
         """See `Recording`."""
+        if parse_nvpmodel(line).name is not None:
+            return iter(())
         found = parse_tegrastats(line)
         return iter([jetson_telemetry(found, _NO_TIME_S)]) if found is not None else None
 
@@ -142,6 +145,8 @@ def family_of_line(line: str) -> str | None:
     """Whose tool prints such a line; None when none that is known."""
     if len(line) > MAX_LINE:
         return None
+    if parse_nvpmodel(line).name is not None:
+        return "jetson"  # asked first: "NV Power Mode: 25W" reads like a rail, too
     if vcgencmd.parse_line(line) is not None:
         return "raspberry-pi"
     if nvidia_smi.parse_header(line) is not None:

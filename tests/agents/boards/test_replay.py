@@ -69,6 +69,12 @@ def test_the_whole_recording_without_naming_a_board(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 27
 
 
+def test_what_nvpmodel_says_before_tegrastats_is_no_rail_of_another_board() -> None:
+    samples, unreadable = samples_of(f"NV Power Mode: 25W\n{ORIN_NANO}\nNV Power Mode: MAXN\n{ORIN_NANO}\n")
+    assert [sample["power_mw"] for sample in samples] == [{"VDD_IN": 3848, "VDD_SOC": 1174}] * 2
+    assert unreadable == []
+
+
 def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
     file = tmp_path / "long.txt"
     file.write_text(f"{ORIN_NANO}\n" * 20_000)
