@@ -24,6 +24,7 @@ _EXACT = frozenset(
     {
         *("learnable_memory_bytes", "learnable_memory_ratio", "peak_memory_bytes", "temperature_c"),
         *("max_abs_diff", "sqnr_db", "cosine", "reference_lsb", "clock_mhz", "pairs_rejected", "warm_up_s"),
+        *("conv_threads", "fc_threads", "lut_percent", "bram_percent", "dsp_percent"),
         # the end of an interval themselves
         *("latency_p90_bound_ms", "latency_p95_bound_ms", "latency_p99_bound_ms", "latency_p999_bound_ms"),
     }

@@ -56,6 +56,8 @@ KNOWN = (
     "max_abs_diff",
     LSB,
     "clock_mhz",
+    "conv_threads",
+    "fc_threads",
     "lut_percent",
     "bram_percent",
     "dsp_percent",
