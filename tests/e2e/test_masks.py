@@ -102,7 +102,9 @@ def test_the_published_value_is_the_one_counted_by_hand(finished: tuple[Run, Pat
     assert figure.ci_low < expected_miou(folder, kept) < figure.ci_high
     delta = comparison.figure("miou_delta")
     assert delta is not None
-    assert "paired bootstrap" in delta.note
+    # int8 changes no pixel here, and what never differs says nothing of how much it might
+    assert (delta.value, delta.ci_low, delta.ci_high) == (0, None, None)
+    assert "no interval" in delta.note
 
 
 def test_what_was_kept_recomputes_and_is_what_the_record_says(finished: tuple[Run, Path]) -> None:
