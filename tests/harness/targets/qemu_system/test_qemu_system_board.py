@@ -34,7 +34,8 @@ from tests.labs.emulated import served, thorough
 
 pytestmark = [pytest.mark.slow]
 ROOT = Path(__file__).parents[4]
-UPLOAD_BYTES = 12 << 20
+#: Some seconds on an emulated board: the agent marks once a second what is certainly on its disk.
+UPLOAD_BYTES = 96 << 20
 
 
 @thorough
@@ -75,7 +76,7 @@ def test_boots_to_its_login_prompt_and_an_upload_survives_a_power_cut(lab: None,
         assert booted.reached, booted.sentence
         sent: list[int] = []
         served(board.target, tmp_path, lambda agent: sent.append(agent.ship(model, digest, None).sent_bytes))
-        assert 0 < sent[0] < UPLOAD_BYTES * 3 // 4
+        assert 0 < sent[0] < UPLOAD_BYTES
         served(board.target, tmp_path, lambda agent: sent.append(agent.ship(model, digest, None).sent_bytes))
         assert sent[1] == 0
 
@@ -152,7 +153,7 @@ def test_a_panic_is_seen_on_the_console_and_a_reset_mends_it(board: QemuBoard, t
     with ConsoleWatch("lab-1", Console(board.console_url), tmp_path / "console.log") as watch:
         served(board.target, tmp_path, lambda agent: boots.append(agent.describe().boot_id))
         board.fault.panic()
-        assert watch.expect(re.compile("Kernel panic"), 30) is not None
+        assert watch.expect(re.compile("end Kernel panic"), 30) is not None
         panics = [event for event in watch.events if event.kind is EventKind.PANIC]
         assert panics
         mark = watch.boot_mark()
