@@ -198,9 +198,10 @@ def test_an_agent_that_is_stopped_gives_back_first(orin: SettableBoard, start_ag
 
 def test_one_holder_at_a_time(orin: SettableBoard, start_agent: StartAgent) -> None:
     agent = serve(start_agent, orin)
-    with holding(agent) as first, holding(agent) as second:
+    with holding(agent) as first:
         first.held()
-        code, text = failure(second.held)
+        with holding(agent) as second:
+            code, text = failure(second.held)
         assert code is grpc.StatusCode.FAILED_PRECONDITION
         assert "another host holds the board's settings" in text
         first.end()
