@@ -21,8 +21,8 @@ from harness.demo.cross_isa import digits_cases
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
 from harness.targets.cross_isa import Array
-from harness.targets.lab import Target, Via
 from harness.targets.qemu.provision import provision
+from harness.targets.target import Target, Via
 from harness.targets.values import SessionChoice
 
 NOTE = "time of the emulator, not of a board"

@@ -22,12 +22,12 @@ import psutil
 from harness.errors import BoardError
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
-from harness.targets.lab import Target
 from harness.targets.qemu_system.board import QemuBoard
 from harness.targets.qemu_system.golden import prepare
 from harness.targets.qemu_system.image import make_image
 from harness.targets.qemu_system.recipe import Recipe
 from harness.targets.qemu_system.tools import find_tools
+from harness.targets.target import Target
 
 UPLOAD_BYTES = 32 << 20
 

@@ -18,10 +18,10 @@ from harness.errors import BoardError, Offline, UserError
 from harness.record import RecoveryStep
 from harness.runs.rescue import Rescue, watched_console
 from harness.targets.connect import connect
-from harness.targets.lab import Target
 from harness.targets.qemu_system.board import QemuBoard
 from harness.targets.recovery import DONE
 from harness.targets.ssh.session import open_session
+from harness.targets.target import Target
 
 #: How long the cable is out in the first of the faults.
 LINK_DOWN_S = 5.0

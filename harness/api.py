@@ -27,7 +27,8 @@ from harness.runs.observer import Observer
 from harness.runs.profile import find_profile
 from harness.runs.validation import scored_by, validate_on
 from harness.store import open_store
-from harness.targets.lab import LAB_FILE, Lab, Target, find_lab, load_lab
+from harness.targets.lab import LAB_FILE, Lab, find_lab, load_lab
+from harness.targets.target import Target
 
 
 class Quantizer(Session):

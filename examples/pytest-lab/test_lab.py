@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from harness.pytest_plugin.result import BoardComparison
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
     Compare = Callable[[str], BoardComparison]
 

@@ -15,7 +15,7 @@ from harness.cli.options import Json
 from harness.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 lab_app = typer.Typer(help="A lab of emulated boards on this machine.", no_args_is_help=True)
 

@@ -17,7 +17,7 @@ from harness.cli.options import Json, Lab
 from harness.errors import BoardError, ExitCode, UserError
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Console, Target
+    from harness.targets.target import Console, Target
 
 #: As long as a slow board takes to boot.
 _EXPECT_TIMEOUT_S = 180.0

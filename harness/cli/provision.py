@@ -12,7 +12,7 @@ from harness.cli.options import Json, Lab
 from harness.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 Name = Annotated[str, typer.Argument(help="Name of the target in targets.yaml.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Over SSH: say every step, change nothing on the board.")]

@@ -10,7 +10,8 @@ import pytest
 from harness.pytest_plugin.options import ENVIRONMENTS
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Lab, Target
+    from harness.targets.lab import Lab
+    from harness.targets.target import Target
 
 _LAB: pytest.StashKey[Lab | None] = pytest.StashKey()
 _MISUSE: pytest.StashKey[str] = pytest.StashKey()

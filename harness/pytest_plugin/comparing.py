@@ -14,7 +14,8 @@ from harness.pytest_plugin.options import QuantrigWarning, suite_of
 if TYPE_CHECKING:
     from harness.job import Job
     from harness.pytest_plugin.result import Baseline, BoardComparison, Ledger
-    from harness.targets.lab import Lab, Target
+    from harness.targets.lab import Lab
+    from harness.targets.target import Target
 
 _LEDGER: pytest.StashKey[Ledger] = pytest.StashKey()
 _WARNED: pytest.StashKey[set[str]] = pytest.StashKey()

@@ -29,7 +29,7 @@ from harness.runs.profile import QUICK, Profile
 from harness.runs.timing import Timing
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
-from harness.targets.lab import Target
+from harness.targets.target import Target
 from harness.targets.values import BoardInfo, SessionChoice
 
 

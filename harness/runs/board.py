@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.errors import Refused
 from harness.judge.figure import Network
 from harness.targets.boards import ARM_FAMILIES, find_board
-from harness.targets.lab import Target
+from harness.targets.target import Target
 from harness.targets.values import BoardInfo
 
 #: Without one of these, x86 adds pairs of int8 products in 16 bits and saturates (docs/quantization.md).

@@ -11,7 +11,7 @@ from harness.record import SettingRecord
 from harness.targets.board_hold import Held, SettingState
 from harness.targets.client import AgentClient
 from harness.targets.errors_map import CallCancelled
-from harness.targets.lab import Target
+from harness.targets.target import Target
 from harness.targets.values import BoardInfo
 
 #: Called with the settings as they stand and the sentences that belong under the table.

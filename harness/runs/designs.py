@@ -22,7 +22,7 @@ from harness.emulation.performance.timing import ModelError
 from harness.errors import UserError
 from harness.judge.figure import Network, Source
 from harness.record import DesignRecord, DesignRow
-from harness.targets.lab import Target
+from harness.targets.target import Target
 
 #: A DPU computes in int8 only.
 FLOAT_ON_ARM = "float runs on the board's ARM cores: a DPU has no float network"

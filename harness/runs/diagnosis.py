@@ -34,7 +34,7 @@ from harness.runs.observer import Observer
 from harness.runs.plan import Plan
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
-from harness.targets.lab import Target
+from harness.targets.target import Target
 from harness.targets.values import BoardInfo, SessionChoice
 
 #: Samples that are compared unless told otherwise: each costs one transfer of all intermediate tensors.

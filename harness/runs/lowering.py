@@ -10,7 +10,7 @@ from harness.errors import UserError
 from harness.quantize.writing import as_single_file
 from harness.record import LoweredRecord
 from harness.runs.networks import NetworkFile, digest_of
-from harness.targets.lab import Target
+from harness.targets.target import Target
 
 
 def arithmetic_of(target: Target) -> Arithmetic | None:

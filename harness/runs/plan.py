@@ -34,9 +34,10 @@ from harness.runs.designs import check_designs
 from harness.runs.networks import calibration_feeds
 from harness.runs.profile import Profile
 from harness.runs.sweep import check_batches, swept
-from harness.targets.lab import Lab, Target
+from harness.targets.lab import Lab
 from harness.targets.qemu.user_mode import check_ready
 from harness.targets.qemu_system.use import check_ready as check_board_ready
+from harness.targets.target import Target
 
 
 @dataclass(frozen=True, slots=True)

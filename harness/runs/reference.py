@@ -28,7 +28,7 @@ from harness.runs.outputs import OutputStore
 from harness.runs.plan import Plan
 from harness.runs.samples import SampleReader, feeds, join
 from harness.store import Store
-from harness.targets.lab import Target
+from harness.targets.target import Target
 
 #: What moves values and changes none.
 _MOVES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})

@@ -15,9 +15,9 @@ from harness.targets.console.events import ConsoleEvent
 from harness.targets.console.explain import explain, explained, remarks
 from harness.targets.console.watch import ConsoleWatch
 from harness.targets.errors_map import CallCancelled
-from harness.targets.lab import Target
 from harness.targets.recovery import climb
 from harness.targets.recovery_means import recovery_limits, recovery_means
+from harness.targets.target import Target
 
 #: A board that is lost a third time has a fault that no reset removes.
 MOST_RESCUES = 2

@@ -12,7 +12,7 @@ from harness.record import DesignRecord, LoweredRecord, TargetRecord
 from harness.runs.designs import designs_of
 from harness.runs.lowering import OtherNetwork, arithmetic_of, lowered_file
 from harness.runs.networks import NetworkFile
-from harness.targets.lab import Target
+from harness.targets.target import Target
 
 
 @dataclass(frozen=True, slots=True)

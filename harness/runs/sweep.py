@@ -13,7 +13,7 @@ from dataclasses import replace
 from harness.data import InputSpec
 from harness.errors import UserError
 from harness.job import Job, Sweep
-from harness.targets.lab import Target
+from harness.targets.target import Target
 
 #: Bounds of a job file's `batch` and of a target's `threads`.
 MOST_BATCH, MOST_THREADS = 65_536, 1024

@@ -45,9 +45,9 @@ from harness.store import Store
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
 from harness.targets.health import skew
-from harness.targets.lab import Target
 from harness.targets.qemu_system.use import reachable
 from harness.targets.quarantine import must_be_free
+from harness.targets.target import Target
 from harness.targets.values import BoardInfo, PreparedNetwork, SessionChoice
 
 ARMS = (Network.FLOAT, Network.QUANTIZED)

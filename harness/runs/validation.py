@@ -40,7 +40,8 @@ from harness.runs.plan import Plan, make_plan
 from harness.runs.profile import find_profile
 from harness.runs.samples import SampleReader
 from harness.store import open_store
-from harness.targets.lab import Lab, Target
+from harness.targets.lab import Lab
+from harness.targets.target import Target
 
 #: (outputs by name, labels) → figure.
 _Score = Callable[[Outputs, Labels], float]

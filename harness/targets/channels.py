@@ -24,7 +24,7 @@ from harness.targets.addresses import Address
 from harness.yamlfile import one_of
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 GROUP = "quantrig.channels"
 

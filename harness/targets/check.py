@@ -26,7 +26,7 @@ from harness.targets.values import BoardInfo, SessionChoice
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: Agents and boards started here share this machine. Those at an address only wait, and are all asked at once.
 AT_ONCE = 8

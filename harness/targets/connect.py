@@ -21,7 +21,7 @@ from harness.targets.qemu_system.use import started_board
 from harness.targets.spawn import spawned_agent
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: An address where nothing answers is given up after this long, seconds (links, certificates and health together).
 REACH_TIMEOUT_S = 8.0

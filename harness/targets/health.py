@@ -11,7 +11,7 @@ from harness.targets.cross_isa import IsaFinding
 from harness.targets.values import BoardInfo, TelemetrySample
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: Below this a network of usual size (tens of MB) and its runtime do not fit; the board is reported as short.
 LOW_MEMORY_BYTES = 256 << 20

@@ -19,7 +19,7 @@ from harness.targets.console.log import stamp
 from harness.targets.state import file_name, state_path
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.errors import BoardError
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: How long init may take to start a new agent, s; it waits a second between two tries.
 RESPAWN_S = 10

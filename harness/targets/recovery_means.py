@@ -19,7 +19,7 @@ from harness.targets.recovery_emulated import restart_emulated_agent, with_lab_k
 
 if TYPE_CHECKING:
     from harness.targets.console.watch import ConsoleWatch
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: Between two attempts to reach an agent, s. A refused connection fails at once, and a booting board refuses for long.
 _AGAIN_S = 0.5

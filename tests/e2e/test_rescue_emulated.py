@@ -15,11 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.recovery import FAULTS, Fault, broken_and_mended
 from harness.cli.board_lab import _entry
 from harness.errors import BoardError
-from harness.targets.lab import Ssh, Target
 from harness.targets.power.values import Power
 from harness.targets.qemu_system.board import QemuBoard
 from harness.targets.quarantine import quarantined
 from harness.targets.ssh.session import open_session
+from harness.targets.target import Ssh, Target
 from tests.e2e.whole_run import CLASSES, Bench, labels_of
 from tests.labs.emulated import need_lab, thorough
 

@@ -14,7 +14,8 @@ from harness.data import network_inputs, open_data
 from harness.errors import UserError
 from harness.job import load_job
 from harness.scaffold import add_target, init_files
-from harness.targets.lab import Via, load_lab
+from harness.targets.lab import load_lab
+from harness.targets.target import Via
 
 
 def write_network(path: Path, shape: list[int | str], outputs: int) -> Path:

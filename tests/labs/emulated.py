@@ -13,10 +13,10 @@ import pytest
 from harness.errors import BoardError, UserError
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
-from harness.targets.lab import Target
 from harness.targets.qemu_system.golden import prepare
 from harness.targets.qemu_system.recipe import Recipe
 from harness.targets.qemu_system.tools import find_tools
+from harness.targets.target import Target
 
 #: Each boots a board or waits for one: up to a minute on two processors.
 thorough = pytest.mark.skipif(

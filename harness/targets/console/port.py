@@ -11,7 +11,7 @@ from harness.errors import Refused, Unreachable, UserError
 from harness.targets.console.lock import holders_of_device
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Console
+    from harness.targets.target import Console
 
 #: URL handlers of pyserial that are consoles. `spy://` and `alt://` wrap others and load code by name.
 SCHEMES = ("rfc2217", "socket", "loop", "hwgrep")

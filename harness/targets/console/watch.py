@@ -22,7 +22,7 @@ from harness.targets.console.port import READ_WAIT_S, Port, check_url
 from harness.targets.console.text import LineAssembler
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Console
+    from harness.targets.target import Console
 
 #: Lines and events kept in memory; the log has all of them.
 KEPT_LINES = 20_000

@@ -25,7 +25,7 @@ from harness.targets.state import file_name, state_folder
 from harness.yamlfile import one_of
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: Where an installed package registers a way to switch power.
 GROUP = "quantrig.power"

@@ -13,7 +13,7 @@ from harness.targets.qemu.tree import current_tree
 from harness.targets.spawn import Interpreter
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: Of private memory, for the agent and each of its children: 2 GiB as on any board, and QEMU's translated code with
 #: its bookkeeping, 0.25 GiB for an agent with its runtime loaded (docs/qemu.md).

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from harness.targets.lab import Ssh, Target
 from harness.targets.power.control import PowerControl, open_power
 from harness.targets.qemu_system.golden import (
     Prepared,
@@ -33,6 +32,7 @@ from harness.targets.qemu_system.machine import (
 )
 from harness.targets.qemu_system.reach import ssh_of, target_of
 from harness.targets.qemu_system.recipe import Recipe
+from harness.targets.target import Ssh, Target
 
 Progress = Callable[[str, float, float | None], None]
 

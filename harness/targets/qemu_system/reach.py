@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from harness.targets.boards import find_board
-from harness.targets.lab import Console, Ssh, Target, Via
 from harness.targets.power.values import Power
 from harness.targets.qemu_system.keys import Keys
 from harness.targets.qemu_system.machine import Running
 from harness.targets.qemu_system.recipe import Recipe
+from harness.targets.target import Console, Ssh, Target, Via
 
 #: A cold boot to a serving agent takes about 8 s; a busy machine of two processors several times that.
 BOOT_TIMEOUT_S = 120.0

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.targets.qemu_system.recipe import Recipe
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target, Via
+    from harness.targets.target import Target, Via
 
 Progress = Callable[[str, float, float | None], None]
 

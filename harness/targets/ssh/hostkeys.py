@@ -12,7 +12,7 @@ import paramiko
 from harness.errors import Refused, UserError
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Ssh
+    from harness.targets.target import Ssh
 
 #: The lab's own file, beside targets.yaml, in OpenSSH's format: whoever shares the lab file shares the trust.
 LAB_KNOWN_HOSTS = "known_hosts"

@@ -22,7 +22,7 @@ from harness.targets.state import file_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: As `quantrig certificates create` names it.
 AUTHORITY = "lab-ca"

@@ -20,8 +20,8 @@ from harness.targets.addresses import Address
 from harness.targets.qemu_system.guest import AGENT_PORT
 
 if TYPE_CHECKING:
-    from harness.targets.lab import ServiceKind, Target
     from harness.targets.ssh.report import BoardReport
+    from harness.targets.target import ServiceKind, Target
 
 UNIT = "quantrig-agent.service"
 #: The first with LoadCredential=, by which a user that exists only while the agent runs can read its key (its NEWS).

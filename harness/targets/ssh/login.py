@@ -15,7 +15,7 @@ from harness.errors import Refused, UserError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from harness.targets.lab import Ssh
+    from harness.targets.target import Ssh
 
 #: Names of private keys that ssh itself tries, in its order.
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")

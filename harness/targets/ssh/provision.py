@@ -29,7 +29,7 @@ from harness.targets.ssh.units import service_files
 from harness.targets.ssh.wheels import choose_wheels
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: TLS certificates begin a day in the past; a clock that is further off makes every connection fail.
 _CLOCK_SLACK_S = 86_400

@@ -12,7 +12,7 @@ from harness.errors import UserError
 from harness.targets.validate import clean_text
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: The agent's own bound (agents/pyproject.toml).
 OLDEST_PYTHON = (3, 10)

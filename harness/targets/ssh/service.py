@@ -12,7 +12,7 @@ from harness.targets.ssh.report import BoardReport, choose_python, parse_report,
 from harness.targets.ssh.session import CommandFailed, Session, open_session
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: The agent ends within seconds; a hung one is killed by its supervisor after 15 s, by systemd after 20 s.
 STOP_TIMEOUT_S = 45.0

@@ -15,7 +15,7 @@ from harness.targets.addresses import Address, open_link
 from harness.targets.client import AgentClient
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: From its start to serving: 2 s on an emulated Raspberry Pi, some ten on its slowest card.
 SERVE_TIMEOUT_S = 90.0

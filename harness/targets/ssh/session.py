@@ -29,7 +29,7 @@ from harness.targets.ssh.transport import CONNECT_TIMEOUT_S, connect
 from harness.targets.validate import clean_text
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: A command that only looks; a board under load may take seconds to start one.
 COMMAND_TIMEOUT_S = 60.0

@@ -14,7 +14,7 @@ from harness.targets.ssh.hostkeys import KEY_TYPES, check_host_key, known_types,
 from harness.targets.validate import clean_text
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Ssh, Target
+    from harness.targets.target import Ssh, Target
 
 #: For the connection, the handshake and the login each, seconds.
 CONNECT_TIMEOUT_S = 15.0

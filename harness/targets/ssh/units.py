@@ -9,9 +9,9 @@ from harness.errors import UserError
 from harness.targets.boards import find_board
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
     from harness.targets.ssh.layout import Layout
     from harness.targets.ssh.report import BoardReport
+    from harness.targets.target import Target
 
 #: Processes and threads: the agent's 32 calls, a network's process with its runtime's threads, twice over.
 _TASKS = 1024

@@ -15,7 +15,7 @@ from harness.targets.ssh.service import Service, read_report
 from harness.targets.ssh.session import Session, open_session
 
 if TYPE_CHECKING:
-    from harness.targets.lab import Target
+    from harness.targets.target import Target
 
 #: systemd's places of StateDirectory= under DynamicUser= (systemd.exec(5)).
 _STATE = ("/var/lib/private/quantrig-agent", "/var/lib/quantrig-agent")

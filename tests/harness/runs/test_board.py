@@ -10,7 +10,7 @@ import pytest
 
 from harness.runs.board import arithmetic_note, must_not_saturate
 from harness.targets.connect import connect
-from harness.targets.lab import Target, Via
+from harness.targets.target import Target, Via
 from tests.agents.conftest import AgentProcess
 
 

@@ -16,7 +16,7 @@ from harness.targets.board_settings import Settings
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
 from harness.targets.errors_map import CallCancelled
-from harness.targets.lab import Target, Via
+from harness.targets.target import Target, Via
 from tests.agents.conftest import AgentProcess, wait_for
 from tests.agents.settings_boards import SettableBoard, linux
 

@@ -15,7 +15,8 @@ from harness.errors import UserError
 from harness.judge.figure import Network, Source
 from harness.record import DesignRecord, DesignRow
 from harness.runs.designs import FLOAT_ON_ARM, check_designs, designs_of
-from harness.targets.lab import Target, parse_lab
+from harness.targets.lab import parse_lab
+from harness.targets.target import Target
 
 FACTS = Path(__file__).parents[4] / "shared" / "facts" / "fpga"
 MODEL = JOB.parent / "digits.onnx"

@@ -28,7 +28,7 @@ from harness.quantize import Quantizer
 from harness.quantize.graph import read_model
 from harness.runs.diagnosis import diagnose_on
 from harness.targets.boards import Environment
-from harness.targets.lab import Bitstream, Target, Via
+from harness.targets.target import Bitstream, Target, Via
 
 ROOT = Path(__file__).resolve().parents[3]
 Diagnose = Callable[..., Diagnosis]

@@ -16,7 +16,8 @@ from harness.record import Shipment, TargetRecord
 from harness.runs.lowering import OtherNetwork, arithmetic_of, lowered_file
 from harness.runs.networks import NetworkFile, network_file
 from harness.runs.standin import StandIns
-from harness.targets.lab import Target, parse_lab
+from harness.targets.lab import parse_lab
+from harness.targets.target import Target
 
 FLOAT = JOB.parent / "digits.onnx"
 LAB = """\

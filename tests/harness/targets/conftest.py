@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from onnx import TensorProto, helper, numpy_helper
 
 from agents.protocol.agent_pb2_grpc import AgentServicer, add_AgentServicer_to_server
-from harness.targets.lab import Target, Via, ViaKind
+from harness.targets.target import Target, Via, ViaKind
 
 MakeTarget = Callable[..., Target]
 Serve = Callable[[AgentServicer], str]

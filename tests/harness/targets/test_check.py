@@ -32,8 +32,8 @@ from harness.targets.board_settings import Settings
 from harness.targets.canary import Canary, CanaryVerdict, canary, judge
 from harness.targets.check import check_targets
 from harness.targets.health import Known
-from harness.targets.lab import Target
 from harness.targets.spawn import spawned_agent
+from harness.targets.target import Target
 from harness.targets.values import BoardInfo, PolicyInfo, RuntimeInfo
 from tests.agents.conftest import AgentProcess
 from tests.agents.settings_boards import jetson

@@ -22,8 +22,8 @@ from harness.errors import ExitCode, Offline, Refused, UserError
 from harness.targets.client import AgentClient
 from harness.targets.connect import CHANNEL_OPTIONS, connect
 from harness.targets.errors_map import CallCancelled
-from harness.targets.lab import Target
 from harness.targets.spawn import spawned_agent
+from harness.targets.target import Target
 from harness.targets.values import PreparedNetwork, SessionChoice
 
 MakeTarget = Callable[..., Target]

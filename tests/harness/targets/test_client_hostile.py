@@ -20,7 +20,7 @@ from agents.protocol.agent_pb2_grpc import AgentServicer
 from harness.errors import BadResult, BoardError, Crashed, Refused, TimedOut
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
-from harness.targets.lab import Target
+from harness.targets.target import Target
 from harness.targets.values import TimedBlock
 
 MakeTarget = Callable[..., Target]

@@ -25,7 +25,7 @@ from harness.targets.addresses import Address
 from harness.targets.certificates import create_lab, issue_agent, issue_host
 from harness.targets.connect import connect
 from harness.targets.errors_map import CallCancelled
-from harness.targets.lab import Target
+from harness.targets.target import Target
 
 MakeTarget = Callable[..., Target]
 Serve = Callable[[AgentServicer], str]

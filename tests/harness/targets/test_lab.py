@@ -8,8 +8,9 @@ import pytest
 
 from harness.errors import UserError
 from harness.targets.boards import BOARDS
-from harness.targets.lab import Bitstream, Console, Dpu, Ssh, Via, find_lab, load_lab, parse_lab
+from harness.targets.lab import find_lab, load_lab, parse_lab
 from harness.targets.power.values import Power
+from harness.targets.target import Bitstream, Console, Dpu, Ssh, Via
 
 CONTRACT = """\
 targets:

@@ -16,7 +16,6 @@ from packaging.version import Version
 
 from harness.errors import UserError
 from harness.targets.boards import BOARDS
-from harness.targets.lab import Target
 from harness.targets.qemu import tree
 from harness.targets.qemu.binary import Qemu, find_qemu
 from harness.targets.qemu.debian import Package, fetch_packages, ubuntu_sources
@@ -26,6 +25,7 @@ from harness.targets.qemu.rootfs import make_root, place_agent
 from harness.targets.qemu.tree import FORMAT, Manifest, PackageTaken, Tree, WheelTaken, current_tree, keep, newest_tree
 from harness.targets.qemu.user_mode import check_ready
 from harness.targets.qemu.wheels import agent_requirements, installed_versions, platform_arguments
+from harness.targets.target import Target
 
 MakeTarget = Callable[..., Target]
 ROOT = Path(__file__).parents[3]

@@ -23,10 +23,10 @@ from harness.errors import Crashed
 from harness.targets.check import check_targets
 from harness.targets.connect import connect
 from harness.targets.cross_isa import IsaCase
-from harness.targets.lab import Target
 from harness.targets.qemu.provision import provision
 from harness.targets.qemu.tree import newest_tree
 from harness.targets.qemu.user_mode import guest_python
+from harness.targets.target import Target
 from harness.targets.values import SessionChoice
 from tests.agents.conftest import filled_bytes
 
@@ -144,7 +144,7 @@ def test_the_agent_knows_where_it_is(board: Callable[[str], Target], tmp_path: P
 HOST = """
 import sys, pathlib, threading
 from harness.targets.connect import connect
-from harness.targets.lab import Target, Via
+from harness.targets.target import Target, Via
 from harness.targets.values import SessionChoice
 import hashlib
 target = Target("rpi", "raspberry-pi-4", "cpu", Via("qemu"), pathlib.Path())

@@ -16,13 +16,14 @@ from harness.errors import BoardError, ExitCode, Offline, Quarantined, Unreachab
 from harness.record import RecoveryStep
 from harness.targets.console.events import BootStage, ConsoleEvent, EventKind
 from harness.targets.console.explain import Prognosis, prognosis
-from harness.targets.lab import Target, parse_lab
+from harness.targets.lab import parse_lab
 from harness.targets.qemu_system.image import home
 from harness.targets.qemu_system.keys import make_keys
 from harness.targets.quarantine import must_be_free, quarantine, quarantined, release
 from harness.targets.recovery import Limits, Means, climb
 from harness.targets.recovery_emulated import with_lab_key
 from harness.targets.recovery_means import recovery_limits, recovery_means
+from harness.targets.target import Target
 
 QUICK = Limits(link_s=0.2, agent_s=0.2, ssh_s=0.2, power_s=0.5, boot_s=0.3)
 

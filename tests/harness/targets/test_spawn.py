@@ -18,8 +18,8 @@ import pytest
 from harness.errors import Unreachable
 from harness.targets.connect import connect
 from harness.targets.errors_map import CallCancelled
-from harness.targets.lab import Target
 from harness.targets.spawn import Interpreter, safe_name, spawned_agent
+from harness.targets.target import Target
 
 MakeTarget = Callable[..., Target]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.targets.console.watch import ConsoleWatch
-from harness.targets.lab import Console
+from harness.targets.target import Console
 from tests.harness.targets.console.lines import Board, Line, Rfc2217Server, TcpConsole, Watch
 
 FAKE_BOARD = Path(__file__).with_name("fake_board.py")

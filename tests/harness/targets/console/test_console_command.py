@@ -17,7 +17,7 @@ import pytest
 
 from harness.targets.console.terminal import Screen, interact
 from harness.targets.console.watch import ConsoleWatch
-from harness.targets.lab import Console
+from harness.targets.target import Console
 from tests.harness.targets.console.lines import Line, TcpConsole
 
 QUANTRIG = [sys.executable, "-m", "harness", "targets", "console"]

@@ -301,7 +301,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from harness.targets.console.watch import ConsoleWatch
-from harness.targets.lab import Console
+from harness.targets.target import Console
 with ConsoleWatch("other", Console(sys.argv[1]), Path(sys.argv[2]), purpose="run 7"):
     print("held", flush=True)
     sys.stdin.read()

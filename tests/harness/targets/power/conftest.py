@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.targets.lab import Target, parse_lab
+from harness.targets.lab import parse_lab
 from harness.targets.power.control import PowerControl, open_power
+from harness.targets.target import Target
 
 MakePower = Callable[..., PowerControl]
 MakeProgram = Callable[[str, str], Path]

@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BoardError, TimedOut, UserError
-from harness.targets.lab import Target, parse_lab
+from harness.targets.lab import parse_lab
 from harness.targets.power.command import read_state
 from harness.targets.power.control import open_power
 from harness.targets.power.values import Power, PowerState, PowerStatus
+from harness.targets.target import Target
 from tests.harness.targets.power.conftest import MakePower, MakeProgram
 
 RECORD = """

@@ -25,11 +25,12 @@ from harness.targets.connect import connect
 from harness.targets.console.events import EventKind
 from harness.targets.console.watch import ConsoleWatch
 from harness.targets.cross_isa import compare_with_host
-from harness.targets.lab import Console, load_lab
+from harness.targets.lab import load_lab
 from harness.targets.power.values import PowerState
 from harness.targets.qemu_system.board import QemuBoard
 from harness.targets.qemu_system.machine import tell
 from harness.targets.qemu_system.recipe import Recipe
+from harness.targets.target import Console
 from tests.labs.emulated import served, thorough
 
 pytestmark = [pytest.mark.slow]

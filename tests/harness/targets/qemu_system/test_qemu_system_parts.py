@@ -210,7 +210,7 @@ def test_power_of_a_board_that_only_runs_have_is_told_how_to_get(tmp_path: Path)
 
 
 def test_lab_knows_the_machines_of_the_recipes() -> None:
-    from harness.targets.lab import MACHINES as WRITTEN
+    from harness.targets.lab_file import MACHINES as WRITTEN
 
     assert set(WRITTEN) == set(MACHINES)
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UserError
-from harness.targets.lab import Target, parse_lab
+from harness.targets.lab import parse_lab
 from harness.targets.qemu_system.guest import AGENT_PORT
 from harness.targets.qemu_system.keys import make_keys
 from harness.targets.ssh.keys import plan_keys
 from harness.targets.ssh.layout import choose_layout
 from harness.targets.ssh.report import BoardReport
 from harness.targets.ssh.units import service_files
+from harness.targets.target import Target
 
 REPORT = BoardReport(
     machine="aarch64", kernel="6.1", os="", tegra="", uid=0, home="/root", clock_unix_s=0, systemd=None,

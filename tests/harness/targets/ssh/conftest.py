@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.sftp_server import SftpServer, find_sshd, sftp_server
-from harness.targets.lab import Ssh, Target, Via
+from harness.targets.target import Ssh, Target, Via
 
 MakeBoard = Callable[..., Target]
 

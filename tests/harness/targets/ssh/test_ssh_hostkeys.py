@@ -12,9 +12,10 @@ import pytest
 
 from benchmarks.sftp_server import SftpServer
 from harness.errors import Refused, Unreachable, UserError
-from harness.targets.lab import Ssh, Target, parse_lab
+from harness.targets.lab import parse_lab
 from harness.targets.ssh.hostkeys import fingerprint
 from harness.targets.ssh.session import open_session
+from harness.targets.target import Ssh, Target
 from tests.harness.targets.ssh.conftest import login
 from tests.harness.targets.ssh.password_server import password_server
 

@@ -15,13 +15,13 @@ import pytest
 
 from benchmarks.sftp_server import SftpServer
 from harness.errors import BoardError
-from harness.targets.lab import Target
 from harness.targets.ssh.board_state import BoardState, board_program, read_state
 from harness.targets.ssh.bundle import Bundle, sha256
 from harness.targets.ssh.install import Installer, Release, plan_release
 from harness.targets.ssh.layout import Layout
 from harness.targets.ssh.report import BoardPython
 from harness.targets.ssh.session import CommandFailed, Session, open_session
+from harness.targets.target import Target
 from tests.harness.targets.ssh.conftest import agent_wheel, login
 
 MakeBoard = Callable[..., Target]

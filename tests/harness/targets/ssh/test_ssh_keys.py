@@ -12,8 +12,8 @@ from cryptography import x509
 from harness.errors import Refused, UserError
 from harness.targets import certificates
 from harness.targets.certificates import create_lab, issue_agent, issue_host
-from harness.targets.lab import Ssh, Target, Via
 from harness.targets.ssh.keys import KeyPlan, board_files, make_own, plan_keys
+from harness.targets.target import Ssh, Target, Via
 
 NOTHING = (None, None, False)
 

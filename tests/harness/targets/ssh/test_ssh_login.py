@@ -11,10 +11,10 @@ import pytest
 
 from benchmarks.sftp_server import SftpServer
 from harness.errors import Refused, UserError
-from harness.targets.lab import Ssh, Target
 from harness.targets.ssh.hostkeys import fingerprint
 from harness.targets.ssh.login import password_variable
 from harness.targets.ssh.session import open_session
+from harness.targets.target import Ssh, Target
 from tests.harness.targets.ssh.conftest import login
 from tests.harness.targets.ssh.password_server import PasswordServer, password_server
 

@@ -25,11 +25,12 @@ import pytest
 from benchmarks.sftp_server import SftpServer
 from harness.errors import BoardError, UserError
 from harness.targets.connect import connect
-from harness.targets.lab import RuntimePackages, Target, load_lab
+from harness.targets.lab import load_lab
 from harness.targets.ssh.bundle import build_agent_wheel
 from harness.targets.ssh.provision import Provisioned, Wishes, provision
 from harness.targets.ssh.service import restart_agent
 from harness.targets.ssh.unprovision import unprovision
+from harness.targets.target import RuntimePackages, Target
 from tests.harness.targets.ssh.conftest import broken_agent
 
 ROOT = Path(__file__).parents[4]

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import UserError
-from harness.targets.lab import Ssh, Target, Via
 from harness.targets.ssh.report import choose_python, parse_report, probe_script
+from harness.targets.target import Ssh, Target, Via
 
 
 def interpreter(version: list[int], path: str = "/usr/bin/python3", **more: object) -> str:

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from benchmarks.sftp_server import SftpServer
 from harness.errors import BoardError, Offline, TimedOut
-from harness.targets.lab import Target
 from harness.targets.ssh.session import CommandFailed, Session, open_session
+from harness.targets.target import Target
 from tests.harness.targets.ssh.conftest import login
 
 MakeBoard = Callable[..., Target]

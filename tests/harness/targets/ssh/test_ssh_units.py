@@ -13,10 +13,10 @@ import pytest
 
 from harness.errors import UserError
 from harness.targets.board_settings import Settings
-from harness.targets.lab import ServiceKind, Ssh, Target, Via
 from harness.targets.ssh.layout import Layout, choose_layout
 from harness.targets.ssh.report import BoardReport
 from harness.targets.ssh.units import service_files
+from harness.targets.target import ServiceKind, Ssh, Target, Via
 
 REPORT = BoardReport(
     machine="aarch64", kernel="6.6", os="Debian", tegra="", uid=1000, home="/home/lab", clock_unix_s=0, systemd=252,

@@ -13,12 +13,12 @@ import pytest
 from harness._version import __version__
 from harness.errors import BoardError
 from harness.targets.connect import connect
-from harness.targets.lab import Ssh, Target, Via
 from harness.targets.ssh.bundle import build_agent_wheel
 from harness.targets.ssh.hostkeys import fingerprint
 from harness.targets.ssh.provision import Wishes, provision
 from harness.targets.ssh.service import restart_agent
 from harness.targets.ssh.unprovision import unprovision
+from harness.targets.target import Ssh, Target, Via
 from tests.harness.targets.ssh.conftest import broken_agent
 from tests.harness.targets.ssh.password_server import password_server
 
