@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli.options import Json, Lab
-from harness.errors import ExitCode, UserError
+from harness.errors import ExitCode, Refused, UserError
 
 if TYPE_CHECKING:
     from harness.targets.target import Target
@@ -36,7 +38,8 @@ def provision(
     """Bring a target everything it needs; a second time nothing is done twice."""
     target = _target(name, lab)
     if target.via.address is not None and target.ssh is not None:
-        return _provision_ssh(target, ca, fresh=fresh, dry_run=dry_run, as_json=as_json)
+        with _unused(target, lab, dry_run=dry_run):
+            return _provision_ssh(target, ca, fresh=fresh, dry_run=dry_run, as_json=as_json)
     if dry_run:
         raise UserError(
             f"{name}: --dry-run is for boards over SSH; on this machine only the user's cache is written to"
@@ -52,7 +55,8 @@ def unprovision(name: Name, lab: Lab = None, dry_run: DryRun = False, as_json: J
     """Remove what `provision` made for a target, and nothing else."""
     target = _target(name, lab)
     if target.via.address is not None and target.ssh is not None:
-        return _unprovision_ssh(target, dry_run=dry_run, as_json=as_json)
+        with _unused(target, lab, dry_run=dry_run):
+            return _unprovision_ssh(target, dry_run=dry_run, as_json=as_json)
     if dry_run:
         raise UserError(f"{name}: --dry-run is for boards over SSH")
     if target.via.machine is not None:
@@ -77,6 +81,24 @@ def _target(name: str, lab: Path | None) -> Target:
 
     (target,) = load_lab(find_lab(lab, None)).select([name])
     return target
+
+
+@contextmanager
+def _unused(target: Target, lab: Path | None, *, dry_run: bool) -> Iterator[None]:
+    """Hold the board: a new agent, or none, would end a run in the middle. Looking at it disturbs nobody."""
+    from harness.runs.board import board_key
+    from harness.runs.locks import board_now
+    from harness.targets.lab import find_lab
+
+    with ExitStack() as held:
+        if not dry_run:
+            try:
+                key = board_key(target, find_lab(lab, None))
+                held.enter_context(board_now(target.name, key, f"`quantrig targets provision {target.name}`"))
+            except Refused as error:
+                remedy = "wait for its end, since this ends the agent that serves there"
+                raise Refused(target.name, f"{error.message}; {remedy}") from None
+        yield
 
 
 def _nothing_to_do(target: Target) -> UserError:
