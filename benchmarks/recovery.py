@@ -18,6 +18,7 @@ from harness.errors import BoardError, Offline, UserError
 from harness.record import RecoveryStep
 from harness.runs.rescue import Rescue, watched_console
 from harness.targets.connect import connect
+from harness.targets.console.explain import prognosis
 from harness.targets.qemu_system.board import QemuBoard
 from harness.targets.recovery import DONE
 from harness.targets.ssh.session import open_session
@@ -148,6 +149,9 @@ def broken_and_mended(board: QemuBoard, target: Target, cause: Callable[[QemuBoa
     with watched_console(target, folder, "r-recovery", rescued.words.append) as console:
         rescue = Rescue(target, folder, console, threading.Event(), rescued.words.append, rescued.steps.append)
         cause(board)
+        if cause is kernel_panics and console is not None:
+            # A run notices by its connection, seconds after the console has shown it.
+            console.await_event(lambda events: prognosis(events) is not None, SERVING_TIMEOUT_S)
         begun = time.monotonic()
         rescue.after(Offline(target.name, "the agent stopped answering"), reached=True)
         rescued.seconds = time.monotonic() - begun
