@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from harness.quantize.calibrator import Calibration, calibrate
+from harness.quantize.goal import Goal
 from harness.quantize.inspection import Details, describe_own, details
 from harness.quantize.layer_error import layer_errors
 from harness.quantize.learnables import learnable_memory_bytes
 from harness.quantize.metrics_table import network_metrics
-from harness.quantize.mixed import Goal, MixedPrecision, mixed_precision
+from harness.quantize.mixed import MixedPrecision, mixed_precision
 from harness.quantize.overrides import LayerOverride
 from harness.quantize.preparation import prepare
 from harness.quantize.quantizer import QuantizedModel, quantize

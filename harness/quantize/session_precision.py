@@ -14,8 +14,10 @@ from harness.data import (
     Preprocess,
 )
 from harness.errors import UserError
+from harness.quantize.goal import goal_of
 from harness.quantize.layer_error import layer_errors
-from harness.quantize.mixed import Board, Latency, goal_of, mixed_precision
+from harness.quantize.layer_latency import Board, Latency
+from harness.quantize.mixed import mixed_precision
 from harness.quantize.options import Options
 from harness.quantize.quantizer import QuantizedModel, quantize
 from harness.quantize.sensitivity import SWEEP_STEPS, Progress, sensitivity

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from harness.errors import UserError
 from harness.quantize import Calibration, QuantizedModel, Quantizer, calibrate, quantize
+from harness.quantize.goal import Goal, Kind
 from harness.quantize.graph import read_model
-from harness.quantize.mixed import Goal, Kind, MixedPrecision, goal_of, mixed_precision, ties
-from harness.quantize.sensitivity import LayerCost
+from harness.quantize.mixed import MixedPrecision, mixed_precision
 
 Images = NDArray[np.float32]
 
@@ -216,22 +216,6 @@ def test_of_equal_layers_the_cheaper_stays_float(
     assert called.float_layers == (cheap,)
 
 
-def cost(name: str, gain_db: float, error_db: float | None) -> LayerCost:
-    return LayerCost(name, "Conv", (name,), gain_db, error_db, 30.0, None, None, None, None, (), "")
-
-
-def test_ties_are_within_the_error_of_the_groups_first() -> None:
-    ranking = [
-        cost("a", 5.0, 0.3),
-        cost("b", 4.7, 0.4),
-        cost("c", 4.45, 0.1),
-        cost("d", 4.4, None),
-        cost("e", 4.29, None),
-    ]
-    # a and b: 0.3 apart, error 0.5; c: 0.55 from a, error 0.32; d: 0.05 from c, at least 0.1; e: 0.16 from c, 0.1.
-    assert [[one.layer for one in group] for group in ties(ranking)] == [["a", "b"], ["c", "d"], ["e"]]
-
-
 # -- through the session ----------------------------------------------------------------------------------------------
 
 
@@ -257,13 +241,3 @@ def test_the_session_takes_any_data_and_keeps_the_way(
     assert plain.mixed is None
     with pytest.raises(UserError, match="knows no boards"):
         q.quantize(tmp_path / "q.onnx", sqnr_target=20, target="rpi5-lab")
-
-
-def test_impossible_goals_are_refused() -> None:
-    with pytest.raises(UserError, match=r"it is a share; give 0 … 1"):
-        goal_of(None, 97, None)
-    with pytest.raises(UserError, match="one target at a time"):
-        goal_of(30, 0.9, None)
-    with pytest.raises(UserError, match="not a number"):
-        goal_of(float("nan"), None, None)
-    assert goal_of(None, None, None) is None
