@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
 
+from agents.protocol import agent_pb2 as pb
+from agents.timing import warm_up, with_defaults
 from harness.judge.figure import Network
 from harness.record import BlockRecord
 from harness.runs.budget import LEAST_S, Budget
-from harness.runs.profile import PROFILES, QUICK, STANDARD
+from harness.runs.profile import PROFILES, QUICK, STANDARD, Profile
 from harness.targets.values import WarmUp
 
 
@@ -27,6 +30,33 @@ def test_warm_up_leaves_three_quarters_to_the_blocks() -> None:
     assert 2 * profile.warm_up_cap_s == pytest.approx(10, rel=0.01)
     assert 3 * profile.warm_up_window_s <= profile.warm_up_cap_s  # three windows must fit, or nothing is ever steady
     assert Budget.after(10_000, []).for_warm_up(STANDARD) == STANDARD
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
+@pytest.mark.parametrize("budget_s", [2, 4, 5, 12, 16, 20, 24, 40, 60, 100, 600])
+def test_a_steady_network_is_warm_within_any_budget(
+    profile: Profile, budget_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The board's own warm-up, on a clock that every inference moves by the same."""
+    least = Budget.after(budget_s, []).for_warm_up(profile)
+    inference_s = min(budget_s, 20) / 1000
+    clock = itertools.count(1)
+    now_s = [0.0]
+
+    def infer() -> None:
+        now_s[0] = next(clock) * inference_s
+
+    monkeypatch.setattr("agents.timing.time.perf_counter", lambda: now_s[0])
+    monkeypatch.setattr("agents.timing.time.perf_counter_ns", lambda: round(now_s[0] * 1e9))
+    request = pb.WarmUpRequest(
+        min_duration_s=least.warm_up_s,
+        max_duration_s=least.warm_up_cap_s,
+        window_s=least.warm_up_window_s,
+        tolerance=least.warm_up_tolerance,
+    )
+    reply = warm_up(infer, with_defaults(request))
+    assert reply.steady
+    assert reply.duration_s <= least.warm_up_cap_s <= budget_s / 8 + 1e-9
 
 
 def test_a_first_stage_that_does_not_fit_gets_shorter_blocks_before_fewer_pairs() -> None:
