@@ -13,7 +13,8 @@ from typing import Literal
 
 from benchmarks.dpu_networks import BUILT, BUILT_AFTERWARDS
 from harness.emulation.performance.dpu import DpuConfig, dpu_config
-from harness.emulation.performance.layers import NetworkShape, read_shape
+from harness.emulation.performance.layers import NetworkShape
+from harness.emulation.performance.reading import read_shape
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 RATES = SHARED / "facts/fpga/dpu_fps.csv"

@@ -10,9 +10,9 @@ from benchmarks import dpu_rows, fit_dpu
 from benchmarks.figures import Effort, Goal, Result, Row
 from examples.logonet.build import build
 from harness.emulation.performance.dpu_model import MODEL
-from harness.emulation.performance.layers import read_shape
 from harness.emulation.performance.mathworks import time_on_processor
 from harness.emulation.performance.processors import find_processor
+from harness.emulation.performance.reading import read_shape
 
 MEAN, MEDIAN = Goal("ours", most=12), Goal("ours", most=6)
 CYCLES = dpu_rows.SHARED / "facts/fpga/logonet_zcu102_single_cycles.csv"

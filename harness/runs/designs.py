@@ -16,8 +16,8 @@ from harness.emulation.performance.estimate import (
     estimate_network,
     find_device,
 )
-from harness.emulation.performance.layers import read_shape
 from harness.emulation.performance.processors import Processor
+from harness.emulation.performance.reading import read_shape
 from harness.emulation.performance.timing import ModelError
 from harness.errors import UserError
 from harness.judge.figure import Network, Source

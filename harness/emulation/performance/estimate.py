@@ -12,10 +12,11 @@ from harness.emulation.performance.compile_log import log_lines
 from harness.emulation.performance.dpu import DpuConfig, dpu_config
 from harness.emulation.performance.dpu_resources import dpu_resources
 from harness.emulation.performance.dpu_timing import time_on_dpu
-from harness.emulation.performance.layers import NetworkShape, read_shape
+from harness.emulation.performance.layers import NetworkShape
 from harness.emulation.performance.mathworks import time_on_processor
 from harness.emulation.performance.memory_map import MemoryMap, memory_map
 from harness.emulation.performance.processors import Processor, find_processor
+from harness.emulation.performance.reading import read_shape
 from harness.emulation.performance.resources import processor_resources
 from harness.emulation.performance.timing import ModelError, NetworkTiming
 from harness.errors import UserError

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from examples.logonet.build import build
-from harness.emulation.performance.layers import NetworkShape, read_shape
+from harness.emulation.performance.layers import NetworkShape
+from harness.emulation.performance.reading import read_shape
 from tests.harness.emulation.performance.networks import mnist_fc
 
 

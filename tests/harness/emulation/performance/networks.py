@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from harness.emulation.performance.layers import NetworkShape, read_shape
+from harness.emulation.performance.layers import NetworkShape
+from harness.emulation.performance.reading import read_shape
 
 VECTORS = Path(__file__).parents[3] / "vectors"
 

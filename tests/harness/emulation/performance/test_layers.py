@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 import harness
 from harness.emulation.performance.dpu import DPU_ARCHS
 from harness.emulation.performance.dpu_layers import software_reason
-from harness.emulation.performance.layers import LayerShape, Volume, read_shape
+from harness.emulation.performance.layers import LayerShape, Volume
+from harness.emulation.performance.reading import read_shape
 from harness.errors import UserError
 from tests.harness.emulation.performance.networks import node, shape_of, weights
 

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from harness.emulation.performance import mathworks
 from harness.emulation.performance.hardware import place_layers
-from harness.emulation.performance.layers import LayerShape, NetworkShape, Volume, read_shape
+from harness.emulation.performance.layers import LayerShape, NetworkShape, Volume
 from harness.emulation.performance.mathworks import layer_cycles, time_on_processor
 from harness.emulation.performance.memory_map import memory_map
 from harness.emulation.performance.processors import PROCESSORS, find_processor
+from harness.emulation.performance.reading import read_shape
 from harness.emulation.performance.timing import LayerTiming
 from harness.errors import UserError
 from tests.harness.emulation.performance.networks import VECTORS, mnist_fc, node, shape_of, weights, write

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.emulation.performance.layers import LayerShape, NetworkShape, Volume, read_shape
+from harness.emulation.performance.layers import LayerShape, NetworkShape, Volume
 from harness.emulation.performance.memory_map import MemoryMap, memory_map
 from harness.emulation.performance.processors import PROCESSORS, find_processor
+from harness.emulation.performance.reading import read_shape
 from tests.harness.emulation.performance.networks import VECTORS, mnist_fc, node, shape_of, weights
 
 INT8, ARRIA = PROCESSORS["zcu102_int8"], PROCESSORS["arria10soc_single"]
