@@ -35,7 +35,8 @@ OOMPolicy=continue
 #: DynamicUser implies ProtectSystem=strict, PrivateTmp, RemoveIPC; they are written for who reads the unit.
 #: Not set: ProtectControlGroups (the agent limits each network's memory with a group of its own, Delegate=),
 #: MemoryDenyWriteExecute (CUDA and TensorRT write code), IPAddressDeny (the agent is reached over the network; the
-#: networks' processes have no socket but the agent's).
+#: networks' processes have no socket but the agent's). ProtectClock: see `_devices`; the clock is out of reach by the
+#: capabilities and the system calls that the unit has not.
 _SYSTEM = """DynamicUser=yes
 StateDirectory=quantrig-agent
 StateDirectoryMode=0700
@@ -46,7 +47,6 @@ PrivateTmp=yes
 ProtectKernelModules=yes
 ProtectKernelLogs=yes
 ProtectKernelTunables=yes
-ProtectClock=yes
 ProtectHostname=yes
 CapabilityBoundingSet=
 AmbientCapabilities=
@@ -139,13 +139,18 @@ def _for_settings(target: Target) -> str:
 
 
 def _devices(target: Target) -> str:
-    """Accelerators' device nodes have many names, guarded by their groups; a board without one needs none."""
+    """Accelerators' device nodes have many names, guarded by their groups; a board without one needs none.
+
+    ProtectClock implies a device that is allowed, and before systemd 253 that forbids all others
+    (systemd/systemd#18142): under JetPack 6 (systemd 249) the accelerator would be gone. So it stands where the devices
+    are listed anyway.
+    """
     kind = find_board(target.board)
     family = kind.family if kind is not None else ""
     if family == "generic":
-        return "PrivateDevices=yes\n"
+        return "PrivateDevices=yes\nProtectClock=yes\n"
     if family == "raspberry-pi":
-        return "DevicePolicy=closed\nDeviceAllow=/dev/vcio rw\nDeviceAllow=/dev/vchiq rw\n"
+        return "DevicePolicy=closed\nDeviceAllow=/dev/vcio rw\nDeviceAllow=/dev/vchiq rw\nProtectClock=yes\n"
     return ""
 
 
