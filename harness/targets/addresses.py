@@ -30,6 +30,8 @@ RESTART_GRACE_S = 3.0
 RETRY_EVERY_S = 0.2
 #: After the handshake, how long to wait for its first frame or its refusal of our certificate, seconds.
 VERDICT_TIMEOUT_S = 2.0
+#: A board's first connection fails for want of certificates: who makes them.
+_MAKES_THEM = "; with `ssh:` in its entry, `quantrig targets provision {}` makes them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,7 @@ def _read(target: str, path: Path) -> bytes:
     except OSError as error:
         raise UserError(
             f"{target}: {path}: {error.strerror}; `tls` names a folder with ca.pem, host.pem and host-key.pem"
+            f"{_MAKES_THEM.format(target) if isinstance(error, FileNotFoundError) else ''}"
         ) from error
 
 

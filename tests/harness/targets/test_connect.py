@@ -207,7 +207,7 @@ def test_plain_server_where_tls_was_expected(
 
 def test_missing_certificates_are_named(make_target: MakeTarget, tmp_path: Path) -> None:
     with (
-        pytest.raises(UserError, match=r"ca\.pem: No such file.*`tls` names a folder"),
+        pytest.raises(UserError, match=r"ca\.pem: No such file.*`tls` names.*`quantrig targets provision bench`"),
         connect(make_target("address", address="127.0.0.1:1", tls=tmp_path / "nothing"), work_dir=tmp_path),
     ):
         pass
