@@ -31,7 +31,7 @@ MEBIBYTE = 1 << 20
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "agents", *arguments], capture_output=True, check=False, text=True, timeout=30, cwd=ROOT
+        [sys.executable, "-m", "agents", *arguments], capture_output=True, check=False, text=True, timeout=120, cwd=ROOT
     )
 
 

@@ -153,9 +153,9 @@ def test_a_stopped_agent_keeps_what_it_had(start_agent: StartAgent) -> None:
         yield pb.UploadRequest(chunk=DATA[:HALF])
         hold.wait(1.2)
         yield pb.UploadRequest(chunk=DATA[HALF : HALF + 1000])
-        hold.wait(20)
+        hold.wait(60)
 
-    pending = agent.stub.Upload.future(half(), timeout=30)
+    pending = agent.stub.Upload.future(half(), timeout=60)
     mark = agent.data_dir / "marks" / DIGEST
     wait_for(mark.exists, "a mark")
     agent.process.kill()

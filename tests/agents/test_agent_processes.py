@@ -49,11 +49,11 @@ def serves(agent: AgentProcess) -> bool:
     """Health and a small network."""
     health = health_pb2_grpc.HealthStub(agent.channel)
     for service in ("", "quantrig.agent.v1.Agent"):
-        reply = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+        reply = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
         assert reply.status == health_pb2.HealthCheckResponse.SERVING
     ready = agent.prepare(relu_bytes("serves"))
     (got,) = agent.infer(ready.network_id, [{"serves": -ONES}])
-    agent.stub.Unload(pb.UnloadRequest(network_id=ready.network_id), timeout=10)
+    agent.stub.Unload(pb.UnloadRequest(network_id=ready.network_id), timeout=60)
     return bool((got["y"] == 0).all())
 
 
@@ -111,7 +111,7 @@ def test_a_batch_past_its_limit_ends_its_child_only(start_agent: StartAgent) -> 
     code, text = failure(lambda: agent.infer(ready.network_id, [slow_input(60)]))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "the batch ran past its limit of 1.5 s: its process was ended; prepare the network again" in text
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60  # the batch would take many minutes
     assert failure(lambda: agent.infer(ready.network_id, [slow_input(0.01)]))[0] is grpc.StatusCode.ABORTED
     assert serves(agent)
     assert not agent.children()
@@ -147,7 +147,7 @@ def test_a_cancelled_stream_leaves_the_network_usable(agent: AgentProcess) -> No
         def requests(after: int = after, stop: threading.Event = stop) -> Iterator[pb.InferRequest]:
             whole = list(infer_requests(ready.network_id, [batch] * 3))
             yield from whole[: 1 + after]  # after 0: nothing but the id; 1..3: in the middle of a batch
-            stop.wait(30)
+            stop.wait(60)
 
         replies = agent.stub.Infer(requests())
         wait_for(lambda: agent.stub.Describe(pb.DescribeRequest()).loaded, "the network")
@@ -170,7 +170,7 @@ def test_a_host_that_leaves_during_a_block_stops_it(agent: AgentProcess) -> None
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     block = agent.stub.TimeBlock(pb.TimeBlockRequest(network_id=ready.network_id, min_iterations=3, max_iterations=3))
     assert len(block.latency_ns) == 3
-    assert time.monotonic() - began < 20  # not three minutes
+    assert time.monotonic() - began < 60  # not three minutes
 
 
 def test_a_host_that_leaves_during_prepare_leaves_no_child(agent: AgentProcess) -> None:
@@ -184,15 +184,15 @@ def test_a_host_that_leaves_during_prepare_leaves_no_child(agent: AgentProcess) 
 
 
 def test_a_stalled_host_is_cut_off(start_agent: StartAgent) -> None:
-    agent = start_agent("--host-timeout-s", "0.5")
+    agent = start_agent("--host-timeout-s", "2")
     ready = agent.prepare(relu_bytes())
     never = threading.Event()
 
     def stalled() -> Iterator[pb.InferRequest]:
         yield pb.InferRequest(network_id=ready.network_id)
-        never.wait(30)
+        never.wait(60)
 
-    replies = agent.stub.Infer(stalled(), timeout=30)
+    replies = agent.stub.Infer(stalled(), timeout=60)
     assert failure(lambda: list(replies))[0] is grpc.StatusCode.CANCELLED
     never.set()
     assert agent.infer(ready.network_id, [{"x": ONES}])
@@ -229,8 +229,8 @@ def test_a_clean_stop_with_a_batch_under_way(start_agent: StartAgent, how: str) 
         agent.process.stdin.close()
     else:
         agent.process.send_signal(getattr(signal, how))
-    assert agent.process.wait(15) == 0
-    assert time.monotonic() - began < 8
+    assert agent.process.wait(60) == 0
+    assert time.monotonic() - began < 60  # the batch would take many minutes
     assert not is_running(child)
     assert not home.exists()
     assert failure(lambda: list(busy))[0] in (
@@ -372,7 +372,7 @@ def test_row_25_more_calls_than_threads_are_refused_at_once(agent: AgentProcess)
 
 def still_answers(agent: AgentProcess) -> bool:
     try:
-        agent.stub.FindMissing(pb.FindMissingRequest(), timeout=5)
+        agent.stub.FindMissing(pb.FindMissingRequest(), timeout=30)
     except grpc.RpcError:
         return False
     return True
@@ -385,7 +385,7 @@ def http2(kind: int, payload: bytes, flags: int = 0) -> bytes:
 
 def test_row_25_a_flood_of_pings_is_sent_away(agent: AgentProcess) -> None:
     host, port = agent.address.rsplit(":", 1)
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         raw.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + http2(4, b""))
         answer = b""
         with contextlib.suppress(ConnectionError):

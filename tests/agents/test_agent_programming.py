@@ -20,7 +20,7 @@ NETWORK, OTHER_NETWORK = "1" * 64, "2" * 64
 
 
 def program(agent: AgentProcess, design: str, digest: str) -> tuple[bool, bool]:
-    reply = agent.stub.Program(pb.ProgramRequest(design=design, digest=digest), timeout=10)
+    reply = agent.stub.Program(pb.ProgramRequest(design=design, digest=digest), timeout=60)
     who = agent.stub.Describe(pb.DescribeRequest(), timeout=60)
     assert reply.boot_id == who.boot_id
     assert len(reply.device) == 64
@@ -59,7 +59,7 @@ def test_a_real_board_a_missing_network_and_nonsense_are_refused(start_agent: St
     digest = real.upload(relu_bytes())
 
     def refused(agent: AgentProcess, **request: str) -> grpc.StatusCode:
-        return failure(lambda: agent.stub.Program(pb.ProgramRequest(**request), timeout=10))[0]
+        return failure(lambda: agent.stub.Program(pb.ProgramRequest(**request), timeout=60))[0]
 
     assert refused(real, design=DESIGN, digest=digest) is grpc.StatusCode.FAILED_PRECONDITION
     assert refused(standin, design=DESIGN, digest=digest) is grpc.StatusCode.NOT_FOUND

@@ -135,7 +135,7 @@ def test_preparing_again_is_skipped_and_tells_the_same_id(agent: AgentProcess) -
     assert not other.already_loaded
     assert other.network_id != ready.network_id
     for network in (ready, other):
-        agent.stub.Unload(pb.UnloadRequest(network_id=network.network_id), timeout=10)
+        agent.stub.Unload(pb.UnloadRequest(network_id=network.network_id), timeout=60)
 
 
 def test_a_block_returns_every_sample_it_counted(agent: AgentProcess) -> None:

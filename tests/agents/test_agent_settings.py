@@ -165,7 +165,7 @@ def test_killed_in_the_middle_of_setting(orin: SettableBoard, start_agent: Start
     orin.put("die", tool)
     with holding(agent) as hold, pytest.raises(grpc.RpcError):
         hold.held()
-    agent.process.wait(20)
+    agent.process.wait(60)
     wait_for(lambda: stripped(orin.state()) != before or None, "the tool's work")
     serve(start_agent, orin)
     assert stripped(orin.state()) == before
@@ -192,7 +192,7 @@ def test_an_agent_that_is_stopped_gives_back_first(orin: SettableBoard, start_ag
     with holding(agent) as hold:
         hold.held()
         agent.process.terminate()
-        assert agent.process.wait(20) == 0
+        assert agent.process.wait(60) == 0
     assert stripped(orin.state()) == before
 
 

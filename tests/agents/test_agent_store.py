@@ -33,7 +33,7 @@ def digest_of(data: bytes) -> str:
 
 
 def missing(agent: AgentProcess, *digests: str) -> dict[str, int]:
-    reply = agent.stub.FindMissing(pb.FindMissingRequest(digests=digests), timeout=10)
+    reply = agent.stub.FindMissing(pb.FindMissingRequest(digests=digests), timeout=60)
     return {one.digest: one.held_bytes for one in reply.missing}
 
 
@@ -98,8 +98,8 @@ def test_an_upload_resumes_after_its_connection_was_cut(agent: AgentProcess) -> 
             request_serializer=pb.UploadRequest.SerializeToString,
             response_deserializer=pb.UploadReply.FromString,
         )
-        assert failure(lambda: upload(upload_requests(digest, data), timeout=20))[0] is grpc.StatusCode.UNAVAILABLE
-    assert passed.wait(10)
+        assert failure(lambda: upload(upload_requests(digest, data), timeout=60))[0] is grpc.StatusCode.UNAVAILABLE
+    assert passed.wait(60)
     sent: list[int] = []
 
     def counted(offset: int) -> Iterator[pb.UploadRequest]:
@@ -277,9 +277,9 @@ def test_row_20_the_quota_counts_what_is_held_and_what_is_promised(start_agent: 
     def half() -> Iterator[pb.UploadRequest]:
         yield pb.UploadRequest(header=pb.UploadHeader(digest=digest, size_bytes=3 << 19))
         yield pb.UploadRequest(chunk=promised[:1000])
-        hold.wait(20)
+        hold.wait(60)
 
-    pending = agent.stub.Upload.future(half(), timeout=30)
+    pending = agent.stub.Upload.future(half(), timeout=60)
     wait_for(lambda: missing(agent, digest)[digest], "the first bytes")
     late = os.urandom(1 << 20)  # would fit beside what is on disk, not beside what is promised
     code, text = failure(lambda: agent.upload(late))

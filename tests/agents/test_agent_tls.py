@@ -91,7 +91,7 @@ def channel_to(agent: AgentProcess, ca: bytes, identity: tuple[bytes, bytes] | N
 
 
 def describe(channel: grpc.Channel) -> pb.BoardDescription:
-    return rpc.AgentStub(channel).Describe(pb.DescribeRequest(), timeout=10)
+    return rpc.AgentStub(channel).Describe(pb.DescribeRequest(), timeout=60)
 
 
 def test_row_24_a_host_of_the_lab_is_let_in(secure: AgentProcess, lab: Authority) -> None:
@@ -100,7 +100,7 @@ def test_row_24_a_host_of_the_lab_is_let_in(secure: AgentProcess, lab: Authority
         stub = rpc.AgentStub(channel)
         data = relu_bytes()
         digest = hashlib.sha256(data).hexdigest()
-        assert stub.Upload(upload_requests(digest, data), timeout=10).digest == digest
+        assert stub.Upload(upload_requests(digest, data), timeout=60).digest == digest
         assert list(stub.Prepare(pb.PrepareRequest(digest=digest), timeout=30))[-1].ready.network_id
 
 

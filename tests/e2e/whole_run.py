@@ -170,4 +170,4 @@ class Agent:
     def close(self) -> None:
         if self.process.stdin is not None:
             self.process.stdin.close()
-        self.process.wait(20)
+        self.process.wait(60)

@@ -422,11 +422,11 @@ def test_ctrl_c_ends_pytest_and_leaves_no_agent(suite: pytest.Pytester, workers:
         family = descendants(process.pid)
         # as a terminal does: to the whole group; the agents are in sessions of their own
         os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
         assert process.returncode == pytest.ExitCode.INTERRUPTED, output
         assert "KeyboardInterrupt" in output
         assert "failed" not in output
-        _, alive = psutil.wait_procs(family, timeout=15)
+        _, alive = psutil.wait_procs(family, timeout=60)
         assert not alive
     finally:
         if process.poll() is None:

@@ -47,7 +47,7 @@ def test_a_lab_from_nothing(tmp_path: Path) -> None:
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(20)
+        process.wait(60)
 
 
 def test_a_target_is_added_once_and_comments_stay(tmp_path: Path) -> None:

@@ -315,7 +315,7 @@ def test_ctrl_c_ends_the_children(branched: Path, tmp_path: Path, x: Images) -> 
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY,
     )  # fmt: skip
     children: list[int] = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None and not (journal.exists() and len(children) == 2):
         children = children_of(process.pid)
     assert len(children) == 2

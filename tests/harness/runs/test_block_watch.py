@@ -138,7 +138,7 @@ def board(kind: str, tree: Tree, folder: Path) -> Iterator[Lab]:
         address = json.loads(process.stdout.readline())["listening"]
         client = Meddling("bench", grpc.insecure_channel(address))
         with client:
-            client.await_serving(30)
+            client.await_serving(60)
             ids = {}
             for batch, network in ((1, F), (2, Q)):
                 model = folder / f"{batch}.onnx"
@@ -149,7 +149,7 @@ def board(kind: str, tree: Tree, folder: Path) -> Iterator[Lab]:
             yield Lab(client, ids, threading.Event())
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(20)
+        process.wait(60)
 
 
 @pytest.fixture

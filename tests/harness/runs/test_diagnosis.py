@@ -144,10 +144,10 @@ def board(folder: Path, options: list[str], *, fault: str, layer: str, integers:
     finally:
         process.stdin.close()
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(20)
+            process.wait(60)
 
 
 @pytest.fixture

@@ -121,13 +121,13 @@ def test_a_waiting_timed_section_goes_before_new_untimed_work(name: str) -> None
 
     first = threading.Thread(target=timed)
     first.start()
-    assert waiting.wait(10)
+    assert waiting.wait(60)
     second = threading.Thread(target=untimed)
     second.start()
     assert order == []
     end(holder)
-    first.join(10)
-    second.join(10)
+    first.join(60)
+    second.join(60)
     assert order == ["timed", "untimed"]
 
 

@@ -49,7 +49,7 @@ def serve() -> Iterator[Serve]:
         def start(servicer: AgentServicer) -> str:
             pool = stack.enter_context(ThreadPoolExecutor(8))
             server = grpc.server(pool, options=[("grpc.max_send_message_length", -1)])
-            stack.callback(lambda: server.stop(0).wait(5))
+            stack.callback(lambda: server.stop(0).wait(60))
             add_AgentServicer_to_server(servicer, server)
             checks = health.HealthServicer()
             checks.set("", health_pb2.HealthCheckResponse.SERVING)
@@ -99,7 +99,7 @@ class Link:
         while True:
             try:
                 near, _ = self._listener.accept()
-                far = socket.create_connection(self._upstream, 5)
+                far = socket.create_connection(self._upstream, 60)
             except OSError:
                 return
             with self._lock:

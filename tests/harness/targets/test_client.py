@@ -64,7 +64,7 @@ def weights(path: Path) -> npt.NDArray[Any]:
     return numpy_helper.to_array(onnx.load(path).graph.initializer[0])
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "the condition never came true"
@@ -158,19 +158,19 @@ def test_time_that_the_host_itself_takes_is_not_the_boards(
     client: AgentClient, matmul_model: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = prepared(client, matmul_model())
-    limit_s = 0.4
+    limit_s = 1.2
     monkeypatch.setattr("harness.targets.client.MARGIN_S", limit_s - client.describe().policy.batch_timeout_s)
     busy = threading.Event().wait  # never set: the host decodes images, or stores outputs, for that long
 
     def slow_to_come() -> Iterator[dict[str, Any]]:
-        for pause_s in (3 * limit_s, 0, 3 * limit_s):
+        for pause_s in (1.5 * limit_s, 0, 1.5 * limit_s):
             busy(pause_s)
             yield {"x": np.zeros((1, 16), np.float32)}
 
     taken = 0
     for _ in client.infer(network.network_id, slow_to_come()):
+        busy(0 if taken else 1.5 * limit_s)
         taken += 1
-        busy(3 * limit_s)
     assert taken == 3
 
 
@@ -200,7 +200,7 @@ def test_telemetry_comes_while_a_block_is_timed(client: AgentClient, matmul_mode
     reader = threading.Thread(target=lambda: samples.extend(client.telemetry(0.1, 0.5)))
     reader.start()
     client.time_block(network.network_id, min_iterations=1, min_duration_s=0.5, max_iterations=100_000)
-    reader.join(10)
+    reader.join(60)
     assert 3 <= len(samples) <= 6
     assert [s.unix_s for s in samples] == sorted(s.unix_s for s in samples)
     assert samples[0].ram_used_mb is None or 0 < samples[0].ram_used_mb <= samples[0].ram_total_mb
@@ -250,7 +250,7 @@ def test_a_board_that_falls_silent_is_noticed_by_the_keepalive(
                 list(samples)
         finally:
             psutil.Process(remote[1]).resume()
-        assert time.monotonic() - begun < 20
+        assert time.monotonic() - begun < 60
 
 
 def test_known_digest_costs_less_than_a_kilobyte(
@@ -344,7 +344,7 @@ def test_agent_killed_while_it_runs_a_network(
         with pytest.raises(Offline, match="stopped answering while running the network"):
             for _ in answers:
                 pass
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 60
 
 
 def test_own_agent_killed_says_how_it_ended(
@@ -354,12 +354,12 @@ def test_own_agent_killed_says_how_it_ended(
         network = prepared(agent, matmul_model())
         agent.load_inputs(network.network_id, {"x": np.zeros((1, 16), np.float32)})
         (pid,) = [c.pid for c in psutil.Process().children() if "serve" in c.cmdline()]
-        killer = threading.Timer(0.3, os.kill, (pid, signal.SIGKILL))
+        killer = threading.Timer(1.0, os.kill, (pid, signal.SIGKILL))
         killer.start()
         begun = time.monotonic()
         with pytest.raises(Offline, match="ended while warming up: killed by SIGKILL"):
             agent.warm_up(network.network_id, min_iterations=1, min_duration_s=60, max_duration_s=60)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 40  # and not the minute of the warm-up
         with pytest.raises(Offline, match="SIGKILL"):
             agent.describe()
 
@@ -369,12 +369,12 @@ def test_cancel_from_another_thread_ends_a_block_and_the_agent_goes_on(
 ) -> None:
     network = prepared(client, matmul_model())
     client.load_inputs(network.network_id, {"x": np.zeros((1, 16), np.float32)})
-    canceller = threading.Timer(0.3, client.cancel)
+    canceller = threading.Timer(1.0, client.cancel)
     canceller.start()
     begun = time.monotonic()
     with pytest.raises(CallCancelled) as caught:
         client.warm_up(network.network_id, min_iterations=1, min_duration_s=60, max_duration_s=60)
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 40  # and not the minute of the warm-up
     assert caught.value.exit_code is ExitCode.INTERRUPTED
     assert caught.value.status == "pending"  # what the journal says of a target that was not finished
     (outputs,) = client.infer(network.network_id, [{"x": np.zeros((1, 16), np.float32)}])
@@ -407,6 +407,6 @@ def test_several_threads_use_one_client(client: AgentClient, matmul_model: Calla
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert len(worst) == 80
     assert max(worst) < 1e-5

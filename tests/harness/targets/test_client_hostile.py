@@ -78,7 +78,7 @@ class Agent(AgentServicer):
             if request.tensor.last_of_batch:
                 break
         if self.silence is not None:
-            self.silence.wait(20)
+            self.silence.wait(60)
         yield from self.replies
         if self.hears_the_end:
             for _ in request_iterator:
@@ -417,5 +417,5 @@ def test_silent_agent_ends_in_a_bounded_time(
     begun = time.monotonic()
     with pytest.raises(TimedOut, match="no sign of life"):
         run(client)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 50  # and not the minute that this agent is silent
     agent.silence.set()

@@ -28,7 +28,7 @@ def agents_of(process: psutil.Process) -> list[psutil.Process]:
     return [child for child in process.children() if "serve" in child.cmdline()]
 
 
-def gone(processes: list[psutil.Process], timeout_s: float = 10.0) -> bool:
+def gone(processes: list[psutil.Process], timeout_s: float = 60.0) -> bool:
     _, alive = psutil.wait_procs(processes, timeout=timeout_s)
     return all(p.status() == psutil.STATUS_ZOMBIE for p in alive)
 
@@ -67,7 +67,7 @@ def test_stubborn_agent_is_killed_in_the_end(make_target: MakeTarget, tmp_path: 
         agent.suspend()  # hears neither the end of stdin nor SIGTERM
         begun = time.monotonic()
     assert gone([agent])
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60
 
 
 HOST = """
@@ -87,7 +87,7 @@ def test_agent_ends_when_its_host_is_killed(tmp_path: Path) -> None:
     assert host.stdout is not None
     agent = psutil.Process(int(host.stdout.readline()))
     host.kill()
-    host.wait(10)
+    host.wait(60)
     assert gone([agent])
     # And the next host, at once, gets the target's own directory again.
     with spawned_agent("bench", "generic", emulated=True, work_dir=tmp_path, stop=threading.Event()) as (second, _):

@@ -64,7 +64,7 @@ class TcpConsole:
         return f"socket://127.0.0.1:{self.port}"
 
     def accept(self) -> socket.socket:
-        self._listener.settimeout(10)
+        self._listener.settimeout(60)
         self._client, _ = self._listener.accept()
         return self._client
 
@@ -142,11 +142,11 @@ class Rfc2217Server:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
         self._listener.close()
-        self._thread.join(5)
+        self._thread.join(60)
         self._device.close()
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait for something that another thread or process does."""
     deadline = time.monotonic() + timeout_s
     while not condition():

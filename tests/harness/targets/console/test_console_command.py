@@ -93,7 +93,7 @@ def test_a_terminal_passes_every_key_on_and_comes_back_as_it_was(lab: Path, line
     shown = _read_until(keyboard, b"\xff")
     assert b"\x1b[31mred\x1b[0m\xff" in shown
     os.write(keyboard, b"x\x1d")
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert line.heard(1) == b"x"
     assert termios.tcgetattr(terminal) == before
     for end in (keyboard, terminal):
@@ -112,7 +112,7 @@ def test_a_session_that_is_ended_from_outside_leaves_the_terminal_as_it_was(
     _read_until(keyboard, b"Ctrl-] ends")
     assert termios.tcgetattr(terminal) != before
     process.send_signal(number)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert termios.tcgetattr(terminal) == before
     for end in (keyboard, terminal):
         os.close(end)
@@ -140,12 +140,12 @@ def test_what_ends_a_session(tcp: TcpConsole, tmp_path: Path, keys: tuple[int, i
         board = tcp.accept()
         assert interact(watch, pressed, timeout_s=0.05) == "timeout"
         os.write(key, b"a\x1db")
-        assert interact(watch, pressed, timeout_s=10) == "key"
+        assert interact(watch, pressed, timeout_s=60) == "key"
         assert board.recv(10) == b"a"
         stop.set()
-        assert interact(watch, pressed, timeout_s=10, stop=stop) == "stop"
+        assert interact(watch, pressed, timeout_s=60, stop=stop) == "stop"
         with open(os.devnull, "rb") as nothing:
-            assert interact(watch, nothing.fileno(), timeout_s=10) == "input"
+            assert interact(watch, nothing.fileno(), timeout_s=60) == "input"
 
 
 def test_a_screen_whose_reader_has_gone() -> None:

@@ -62,7 +62,7 @@ class Pdu:
     ) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as waker:
             waker.sendto(b"", self._socket.getsockname())
-        self._thread.join(5)
+        self._thread.join(60)
         self._socket.close()
 
     def _serve(self) -> None:

@@ -43,10 +43,10 @@ def test_a_cycle_is_off_a_wait_and_on(power: MakePower, program: MakeProgram, tm
     assert (off, on) == (["7", "off; rm -rf /"], ["7", "on"])
     assert isinstance(on_at, float)
     assert isinstance(off_at, float)
-    assert 0.4 <= on_at - off_at < 5
+    assert 0.4 <= on_at - off_at < 60
     kept = (tmp_path / "power.log").read_text()
     assert re.search(
-        r"^\S+Z pi off: done \(\d\.\d s\)\n\S+Z   outlet 7 off; rm -rf /\n\S+Z pi on: done", kept, re.MULTILINE
+        r"^\S+Z pi off: done \(\d+\.\d s\)\n\S+Z   outlet 7 off; rm -rf /\n\S+Z pi on: done", kept, re.MULTILINE
     )
 
 
@@ -68,7 +68,7 @@ def test_a_stopped_cycle_still_gives_the_power_back(power: MakePower, program: M
     stop.set()
     begun = time.monotonic()
     power("{on: pdu on, off: pdu off, wait_s: 60}", stop=stop).cycle()
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 55  # and not the minute of `wait_s`
     assert [words for _, *words in calls(tmp_path)] == [["off"], ["on"]]
 
 
@@ -81,12 +81,12 @@ def test_ctrl_c_between_off_and_on_leaves_no_board_without_power(program: MakePr
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     log = tmp_path / "state/quantrig/power/pi.log"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (log.exists() and "pi off: done" in log.read_text()):
         assert time.monotonic() < deadline
         threading.Event().wait(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=55)
     assert (process.returncode, errors) == (130, "")
     assert [words for _, *words in calls(tmp_path)] == [["off"], ["on"]]
 
@@ -132,12 +132,12 @@ def test_a_command_that_hangs_is_ended_with_its_children(
     program("stuck", STUCK)
     begun = time.monotonic()
     with pytest.raises(
-        TimedOut, match=r"^pi: power: stuck did not end within 1 s \(it said: dialling\); check the switch"
+        TimedOut, match=r"^pi: power: stuck did not end within 4 s \(it said: dialling\); check the switch"
     ):
-        power("{on: stuck, timeout_s: 1}").on()
-    assert time.monotonic() - begun < 8
+        power("{on: stuck, timeout_s: 4}").on()
+    assert time.monotonic() - begun < 60  # and not ten minutes
     pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while _alive(pid):
         assert time.monotonic() < deadline
         threading.Event().wait(0.01)
@@ -152,8 +152,8 @@ def _alive(pid: int) -> bool:
 
 def test_a_daemon_that_keeps_the_output_open_holds_nobody_up(power: MakePower) -> None:
     begun = time.monotonic()
-    assert power("{on: 'sleep 30 & echo done', shell: true}").on() == "done"
-    assert time.monotonic() - begun < 10
+    assert power("{on: 'sleep 100 & echo done', shell: true}").on() == "done"
+    assert time.monotonic() - begun < 60
 
 
 def test_secrets_of_the_environment_are_used_and_never_kept(

@@ -122,7 +122,7 @@ def test_a_hang_ends_a_call_by_its_deadline_in_one_line(board: QemuBoard, tmp_pa
                 agent.await_serving(3.0)
         finally:
             board.fault.resume()
-        assert 2.5 < time.monotonic() - begun < 10
+        assert 2.5 < time.monotonic() - begun < 60
         assert str(caught.value).startswith("lab-1: ")
         assert "\n" not in str(caught.value)
     assert served(board.target, tmp_path, AgentClient.describe) < 60
@@ -230,7 +230,7 @@ def test_a_killed_host_leaves_no_board_behind(lab: None) -> None:
     everything = [warden, *warden.children(recursive=True)]
     assert any("qemu-system" in one.name() for one in everything)
     host.send_signal(signal.SIGKILL)
-    host.wait(10)
+    host.wait(60)
     _, alive = psutil.wait_procs(everything, timeout=20)
     assert not [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert not Path(folder).exists()

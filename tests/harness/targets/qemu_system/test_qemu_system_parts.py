@@ -254,7 +254,7 @@ def test_the_end_of_the_host_ends_the_emulator(tmp_path: Path) -> None:
     process, child = guarded(tmp_path)
     assert process.stdin is not None
     process.stdin.close()
-    process.wait(10)
+    process.wait(60)
     assert not child.is_running()
     assert not (tmp_path / "kept").exists()
 
@@ -262,13 +262,13 @@ def test_the_end_of_the_host_ends_the_emulator(tmp_path: Path) -> None:
 def test_a_killed_warden_takes_the_emulator_along(tmp_path: Path) -> None:
     process, child = guarded(tmp_path)
     process.send_signal(signal.SIGKILL)
-    process.wait(10)
-    gone, _ = psutil.wait_procs([child], timeout=10)
+    process.wait(60)
+    gone, _ = psutil.wait_procs([child], timeout=60)
     assert gone or child.status() == psutil.STATUS_ZOMBIE
 
 
 def test_an_emulator_that_ends_ends_its_warden(tmp_path: Path) -> None:
     process, child = guarded(tmp_path)
     child.kill()
-    assert process.wait(10) == 128 + signal.SIGKILL
+    assert process.wait(60) == 128 + signal.SIGKILL
     assert not (tmp_path / "kept").exists()

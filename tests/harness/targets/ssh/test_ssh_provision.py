@@ -79,7 +79,7 @@ def agents_below(folder: Path) -> list[psutil.Process]:
 def nothing_runs_below(folder: Path) -> bool:
     """A supervisor has let go of its lock a moment before it is gone."""
     left = [one for one in agents_below(folder) if one.status() != psutil.STATUS_ZOMBIE]
-    _, alive = psutil.wait_procs(left, timeout=10)
+    _, alive = psutil.wait_procs(left, timeout=60)
     return not alive
 
 
@@ -150,7 +150,7 @@ def test_a_boards_life(lab: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(BoardError) as caught:
         provision(target, Wishes(agent_wheel=broken_agent(tmp_path, "0.9.3")), log=tmp_path / "log")
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 120
     assert "did not come up: it ended 2 times; it said: AssertionError: broken on purpose" in str(caught.value)
     assert re.search(r"; the one before it \(0\.9\.2-\w+\) serves again$", str(caught.value))
     assert version_that_serves(target, tmp_path) == "0.9.2"

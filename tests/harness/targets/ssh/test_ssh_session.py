@@ -46,7 +46,7 @@ def test_lines_come_while_the_command_still_runs_and_are_kept(
         first.set()
 
     def open_gate() -> None:
-        if first.wait(20):
+        if first.wait(60):
             gate.write_text("second\n")
 
     threading.Thread(target=open_gate, daemon=True).start()
@@ -76,7 +76,7 @@ def test_a_command_without_end_is_given_up(sshd: SftpServer, make_board: MakeBoa
     began = time.monotonic()
     with open_session(make_board(login(sshd))) as session, pytest.raises(TimedOut):
         session.run(["sleep", "60"], timeout_s=0.3)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
 
 
 def test_files_arrive_whole_with_their_mode(sshd: SftpServer, make_board: MakeBoard, tmp_path: Path) -> None:
@@ -114,15 +114,15 @@ def test_a_connection_that_dies_is_offline(sshd: SftpServer, make_board: MakeBoa
         parent = int(session.run(["sh", "-c", "echo $PPID"]).out)
         threading.Timer(0.3, psutil.Process(parent).kill).start()  # this connection's half of the server
         with pytest.raises(Offline):
-            session.run(["sleep", "60"], timeout_s=30)
+            session.run(["sleep", "100"], timeout_s=90)
 
 
 def test_a_lock_lives_as_long_as_its_connection(sshd: SftpServer, make_board: MakeBoard, tmp_path: Path) -> None:
-    from harness.targets.ssh.provision import _LOCK
+    from harness.targets.ssh.claim import LOCK
 
     path = tmp_path / "lock"
     path.touch()
-    command = ["python3", "-c", _LOCK, str(path)]
+    command = ["python3", "-c", LOCK, str(path)]
 
     def try_it(session: Session) -> None:
         with session.holding(command):
@@ -136,7 +136,7 @@ def test_a_lock_lives_as_long_as_its_connection(sshd: SftpServer, make_board: Ma
     ):
         try_it(other)
     with open_session(make_board(login(sshd))) as third:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:  # the server ends the lock's process a moment after the connection
             try:
                 try_it(third)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -34,10 +33,16 @@ class Board:
 
     def __call__(self, action: str) -> int:
         command = [sys.executable, "-I", str(self.run / "supervise.py"), str(self.folder), action]
-        return subprocess.run(command, check=False, timeout=40).returncode
+        return subprocess.run(command, check=False, timeout=120).returncode
 
     def supervisor(self) -> psutil.Process:
         return psutil.Process(int((self.run / "supervisor.lock").read_text()))
+
+    def agent(self) -> psutil.Process:
+        """The agent, whose number is written a moment after its start."""
+        path = self.run / "agent.pid"
+        until(lambda: path.exists() and path.read_text().endswith("\n"))
+        return psutil.Process(int(path.read_text()))
 
     def log(self) -> str:
         try:
@@ -46,7 +51,7 @@ class Board:
             return ""
 
 
-def until(true: Callable[[], bool], timeout_s: float = 20.0) -> None:
+def until(true: Callable[[], bool], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < deadline, "it did not become so"
@@ -69,7 +74,7 @@ def test_it_starts_once_and_stops_with_its_agent(board: Board) -> None:
     assert board.supervisor().pid == first
     assert board("status") == 0
     until(lambda: "begun" in board.log())
-    agent = psutil.Process(int((board.run / "agent.pid").read_text()))
+    agent = board.agent()
     assert agent.ppid() == first
     assert os.getsid(first) == first  # of no terminal and no login
     assert board("stop") == 0
@@ -93,7 +98,7 @@ def test_a_killed_agent_comes_back(board: Board) -> None:
     board.command(STEADY)
     board("start")
     until(lambda: board.log().count("begun") == 1)
-    os.kill(int((board.run / "agent.pid").read_text()), signal.SIGKILL)
+    board.agent().kill()
     until(lambda: board.log().count("begun") == 2)
     assert "the agent ended with status -9" in board.log()
 
@@ -123,7 +128,7 @@ def test_a_stubborn_agent_is_killed(board: Board, monkeypatch: pytest.MonkeyPatc
     )
     board("start")
     until(lambda: "begun" in board.log())
-    agent = psutil.Process(int((board.run / "agent.pid").read_text()))
+    agent = board.agent()
     assert board("stop") == 0
     assert not agent.is_running()
 
