@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _BAD_INPUT = 2
 _INTERRUPTED = 130
 _ROOT_HELP = "read sensors and start vendors' tools below this folder instead of /"
-_LIMIT_KINDS = ("auto", "cgroup-v2", "cgroup-v1", "rlimit", "none")
+_LIMIT_KINDS = ("auto", "cgroup-v2", "cgroup-v1", "rlimit", "rlimit-data", "none")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--exit-on-stdin-eof", action="store_true", help="stop when stdin closes")
     serve.add_argument("--ready-json", action="store_true", help="print one JSON line once serving")
     serve.add_argument("--quota-mb", type=_positive, default=defaults.quota_bytes // MEBIBYTE)
-    serve.add_argument("--child-memory-mb", type=_positive, default=defaults.child_memory_bytes // MEBIBYTE)
+    serve.add_argument("--child-memory-mb", type=_positive, help="of each network's process")
     serve.add_argument("--max-tensor-mb", type=_positive, default=defaults.max_tensor_bytes // MEBIBYTE)
     serve.add_argument("--memory-limit", choices=_LIMIT_KINDS, default=defaults.memory_limit)
     serve.add_argument("--allow-loops", action="store_true", help="accept networks with Loop and Scan")
@@ -87,8 +87,11 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(options: argparse.Namespace) -> int:
     # Before gRPC is loaded: its own lines about a port in use would precede ours, which says what to do.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR" if options.verbose else "NONE")
+    from agents.boards.kinds import family_of
+    from agents.limits import usual_memory_bytes
     from agents.server import StartRefused, serve
 
+    family = "generic" if options.emulated else family_of(options.board)
     level = logging.INFO if options.verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     config = AgentConfig(
@@ -100,7 +103,7 @@ def _serve(options: argparse.Namespace) -> int:
         tls_dir=options.tls,
         signing_key=options.signing_key,
         quota_bytes=options.quota_mb * MEBIBYTE,
-        child_memory_bytes=options.child_memory_mb * MEBIBYTE,
+        child_memory_bytes=(options.child_memory_mb or 0) * MEBIBYTE or usual_memory_bytes(family),
         max_tensor_bytes=options.max_tensor_mb * MEBIBYTE,
         allow_loops=options.allow_loops,
         prepare_timeout_s=options.prepare_timeout_s,

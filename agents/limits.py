@@ -1,7 +1,8 @@
 """Limits of a network's process: how much memory it may take, and who ends it when it takes more.
 
-A control group counts what is really used, and is the only limit that suits CUDA, which reserves address space far
-beyond the memory it touches. Where the agent may not make a group, `RLIMIT_AS` serves for CPU runtimes.
+A control group counts what is really used, which is best. Where the agent may not make a group, `RLIMIT_AS` serves for
+CPU runtimes. CUDA reserves address space far beyond the memory it touches and cannot start under that; for boards with
+such runtimes `RLIMIT_DATA` counts only what is private and writable, which a reservation is not.
 """
 
 from __future__ import annotations
@@ -15,8 +16,14 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from agents.config import AgentConfig
+
 #: Values of Policy.memory_limit_kind, in the order of preference.
-KINDS = ("cgroup-v2", "cgroup-v1", "rlimit", "none")
+KINDS = ("cgroup-v2", "cgroup-v1", "rlimit", "rlimit-data", "none")
+#: Families whose runtimes reserve address space beyond any memory.
+_RESERVING = frozenset({"jetson", "nvidia"})
+#: Of their memory, what one network's process may take: engines are built in it, and CUDA's libraries alone take a GB.
+_ACCELERATOR_SHARE = 0.75
 
 _PREFIX = "quantrig-"
 #: The kernel frees a dead process's group a moment after its parent has reaped it.
@@ -65,22 +72,28 @@ class NoLimit:
         """Do nothing."""
 
 
-class AddressSpaceLimiter:
-    """RLIMIT_AS: an allocation beyond it fails inside the process, which then reports it (or dies)."""
+class ResourceLimiter:
+    """setrlimit(2): an allocation beyond it fails inside the process, which then reports it (or dies).
 
-    kind = "rlimit"
+    Args:
+        kind: "rlimit" bounds the address space; "rlimit-data" private writable memory (Linux 4.7 and newer).
+    """
+
+    def __init__(self, kind: str = "rlimit") -> None:
+        self.kind = kind
 
     def limit(self, size_bytes: int) -> Limit:
-        """A limit on the address space."""
-        return _AddressSpaceLimit(size_bytes)
+        """A limit of `size_bytes`."""
+        return _ResourceLimit(resource.RLIMIT_DATA if self.kind == "rlimit-data" else resource.RLIMIT_AS, size_bytes)
 
 
-class _AddressSpaceLimit(NoLimit):
-    def __init__(self, size_bytes: int) -> None:
+class _ResourceLimit(NoLimit):
+    def __init__(self, which: int, size_bytes: int) -> None:
+        self._which = which
         self._size_bytes = size_bytes
 
     def apply(self, pid: int) -> None:
-        resource.prlimit(pid, resource.RLIMIT_AS, (self._size_bytes, self._size_bytes))
+        resource.prlimit(pid, self._which, (self._size_bytes, self._size_bytes))
 
 
 class GroupLimiter:
@@ -149,16 +162,32 @@ class _Group:
         _remove_group(self._path)
 
 
-def choose_limiter(wanted: str = "auto") -> Limiter:
+def usual_memory_bytes(family: str) -> int:
+    """What a network's process may take when the operator does not say.
+
+    Args:
+        family: of the board.
+    """
+    usual = AgentConfig().child_memory_bytes
+    if family not in _RESERVING:
+        return usual
+    return max(usual, int(_ACCELERATOR_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
+
+
+def choose_limiter(wanted: str = "auto", family: str = "") -> Limiter:
     """The best limiter this machine offers, or the one asked for.
+
+    Args:
+        wanted: "auto" or one of `KINDS`.
+        family: of the board; its runtimes decide what serves where there are no groups.
 
     Raises:
         ValueError: the wanted kind cannot be used here; one line.
     """
     if wanted == "none":
         return NoLimit()
-    if wanted == "rlimit":
-        return AddressSpaceLimiter()
+    if wanted in ("rlimit", "rlimit-data"):
+        return ResourceLimiter(wanted)
     for kind, find in (("cgroup-v2", _base_v2), ("cgroup-v1", _base_v1)):
         if wanted not in ("auto", kind):
             continue
@@ -167,7 +196,7 @@ def choose_limiter(wanted: str = "auto") -> Limiter:
             return limiter
     if wanted != "auto":
         raise ValueError(f"--memory-limit {wanted} cannot be used here: no writable memory controller; use rlimit")
-    return AddressSpaceLimiter()
+    return ResourceLimiter("rlimit-data" if family in _RESERVING else "rlimit")
 
 
 def remove_leftovers(base: Path) -> None:

@@ -84,7 +84,8 @@ def serve(config: AgentConfig, *, ready_json: bool, exit_on_stdin_eof: bool) -> 
         signal.signal(number, lambda *_: stop.set())
     with contextlib.ExitStack() as cleanup:
         try:
-            limiter = choose_limiter(config.memory_limit)
+            # A stand-in runs networks on the processor, whatever it stands in for.
+            limiter = choose_limiter(config.memory_limit, "" if config.emulated else family_of(config.board))
             store = ArtifactStore(config.data_dir, config.quota_bytes, config.max_artifact_bytes)
         except (StoreBusy, ValueError) as error:
             raise StartRefused(str(error)) from None
