@@ -6,24 +6,23 @@ Every step can be broken off and done again: what is half made is made anew, wha
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import BoardError, UserError
-from harness.targets.addresses import Address
 from harness.targets.ssh.board_state import BoardState, board_program, read_state
-from harness.targets.ssh.bundle import Bundle, gather
+from harness.targets.ssh.bundle import gather
+from harness.targets.ssh.claim import Claim
 from harness.targets.ssh.install import Installer, Release, plan_release
 from harness.targets.ssh.keys import KeyPlan, board_files, make_own, plan_keys
 from harness.targets.ssh.layout import Layout, choose_layout
-from harness.targets.ssh.report import BoardPython, BoardReport, choose_python
+from harness.targets.ssh.report import BoardReport, choose_python
+from harness.targets.ssh.rollout import Rollout
 from harness.targets.ssh.service import Service, read_report
-from harness.targets.ssh.serving import SERVE_TIMEOUT_S, NotServing, await_serving, serves
+from harness.targets.ssh.serving import SERVE_TIMEOUT_S, serves
 from harness.targets.ssh.session import Session, Tell, open_session
 from harness.targets.ssh.units import service_files
 from harness.targets.ssh.wheels import choose_wheels
@@ -35,10 +34,6 @@ if TYPE_CHECKING:
 _CLOCK_SLACK_S = 86_400
 #: Told of uploads: file name, its size, bytes of it that are there.
 Progress = Callable[[str, int, int], None]
-_LOCK = (
-    "import fcntl,sys\nf=open(sys.argv[1],'r+b')\ntry: fcntl.flock(f,fcntl.LOCK_EX|fcntl.LOCK_NB)\n"
-    "except BlockingIOError: sys.exit(1)\nprint('locked',flush=True); sys.stdin.read()\n"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +127,7 @@ def provision(
         job = _look(target, wishes, session, tell, progress)
         steps = job.plan()
         if not wishes.dry_run and steps:
-            with job.alone():
+            with job.claim.alone():
                 for step in job.plan():
                     tell(step.what)
                     session.log.write("#", step.what)
@@ -142,12 +137,12 @@ def provision(
             release=job.release.name,
             changed=bool(steps),
             steps=tuple(step.what for step in steps),
-            notices=tuple(job.notices),
+            notices=(*job.notices, *job.rollout.notices),
             folder=job.layout.folder,
             service=job.layout.kind,
             board=f"{job.report.os or 'Linux'}, {job.python.machine}, Python {'.'.join(map(str, job.python.version))}",
             seconds=round(time.monotonic() - begun, 3),
-            serving_s=job.serving_s,
+            serving_s=job.rollout.serving_s,
             log=None if log is None else str(log),
         )
 
@@ -169,52 +164,34 @@ def _look(
         agent_wheel=wishes.agent_wheel, refresh=wishes.refresh, say=tell,
     )  # fmt: skip
     release = plan_release(bundle, python, system_site_packages=target.packages.system_site_packages)
-    return _Job(target, wishes, session, report, python, layout, bundle, release, tell, progress)
+    return _Job(target, wishes, session, report, layout, release, tell, progress)
 
 
 class _Job:
     """One provisioning: what is wanted, what is there, and the steps between the two."""
 
     def __init__(
-        self, target: Target, wishes: Wishes, session: Session, report: BoardReport, python: BoardPython,
-        layout: Layout, bundle: Bundle, release: Release, tell: Tell, progress: Progress,
+        self, target: Target, wishes: Wishes, session: Session, report: BoardReport,
+        layout: Layout, release: Release, tell: Tell, progress: Progress,
     ) -> None:  # fmt: skip
         self.target = target
         self.report = report
-        self.python = python
+        self.python = release.python
         self.layout = layout
         self.release = release
         self.notices: list[str] = []
-        self.serving_s: float | None = None
         self._wishes = wishes
         self._session = session
-        self._bundle = bundle
-        self._tell = tell
         self._progress = progress
-        self._service = Service(session, layout, python.executable)
-        self._installer = Installer(session, layout, python.executable)
+        self.claim = Claim(session, layout, self.python.executable, target.name)
+        self._service = Service(session, layout, self.python.executable)
+        self._installer = Installer(session, layout, self.python.executable)
         self._files = {path: (text.encode(), 0o644) for path, text in service_files(target, layout, report).items()}
         if layout.kind == "supervisor":
             self._files[layout.at("run", "supervise.py")] = (board_program("supervise").encode(), 0o644)
-        self._replaced: dict[str, bytes | None] = {}
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Claim the folder, and hold its lock for as long as the connection lives."""
-        layout = self.layout
-        self._claim()
-        lock = [*layout.sudo, self.python.executable, "-I", "-c", _LOCK, layout.at("quantrig.json")]
-        with self._session.holding(lock):
-            yield
-
-    def _claim(self, *, settled: bool = False) -> None:
-        layout = self.layout
-        claim = {"target": self.target.name, "kind": layout.kind, "unit": layout.unit, "settled": settled}
-        others = [] if layout.unit is None else [layout.unit.rpartition("/")[0]]
-        self._session.run(
-            [*layout.sudo, self.python.executable, "-I", "-", layout.folder, json.dumps(claim), *others],
-            stdin=board_program("claim").encode(), quiet=True,
-        )  # fmt: skip
+        self.rollout = Rollout(
+            target, session, layout, release, self._files, serve_timeout_s=wishes.serve_timeout_s, tell=tell
+        )
 
     def plan(self) -> list[Step]:
         """The steps that are left, from what the board is like now.
@@ -235,17 +212,17 @@ class _Job:
         steps = [*self._claim_steps(state), *self._key_steps(keys), *self._release_steps(state)]
         stale = [path for path, (content, _) in self._files.items() if state.files.get(path) != _digest(content)]
         if stale:
-            steps.append(Step(f"write {', '.join(stale)}", lambda: self._write_service(stale)))
+            steps.append(Step(f"write {', '.join(stale)}", lambda: self.rollout.write(stale)))
         settled = not steps and state.current == state.accepted == release.name
         if settled and self._serves_already():
             return []
         if state.current != release.name:
             steps.append(Step(f"make {release.name} the current release", lambda: self._installer.switch(release.name)))
         steps.append(
-            Step(f"start the agent ({_WHO[layout.kind]}) and wait until it serves", lambda: self._start(state))
+            Step(f"start the agent ({_WHO[layout.kind]}) and wait until it serves", lambda: self.rollout.start(state))
         )
         if state.accepted != release.name:
-            steps.append(Step(f"accept {release.name}, keep the one before it", lambda: self._accept(state)))
+            steps.append(Step(f"accept {release.name}, keep the one before it", lambda: self.rollout.accept(state)))
         return steps
 
     def _claim_steps(self, state: BoardState) -> list[Step]:
@@ -263,7 +240,7 @@ class _Job:
 
     def _end_former(self, old: Layout) -> None:
         Service(self._session, old, self.python.executable).forget()
-        self._claim(settled=True)
+        self.claim.make(settled=True)
 
     def _key_steps(self, keys: KeyPlan | None) -> list[Step]:
         steps: list[Step] = []
@@ -284,7 +261,7 @@ class _Job:
             return []
         self._installer.check_space(release, state)
         missing = {
-            path: digest for path, digest in self._bundle.wheels.items() if state.wheels.get(path.name) != digest
+            path: digest for path, digest in self.release.bundle.wheels.items() if state.wheels.get(path.name) != digest
         }
         steps: list[Step] = []
         if missing:
@@ -316,74 +293,6 @@ class _Job:
     def _send_keys(self, keys: KeyPlan) -> None:
         for name, (content, mode) in board_files(self.target, keys).items():
             self._session.put(content, self.layout.at("tls", name), mode=mode, sudo=self.layout.sudo)
-
-    def _write_service(self, paths: list[str]) -> None:
-        for path in paths:
-            content, mode = self._files[path]
-            there = self._session.run([*self.layout.sudo, "cat", path], check=False, quiet=True)
-            self._replaced[path] = there.out.encode() if there.status == 0 else None
-            self._session.put(content, path, mode=mode, sudo=self.layout.sudo)
-
-    def _start(self, state: BoardState) -> None:
-        try:
-            self.serving_s = round(self._start_and_wait(), 3)
-        except BoardError as error:
-            if isinstance(error, NotServing) and not error.reached and self._listens():
-                address = Address.parse(self.target.name, self.target.via.address or "", tls=self.target.via.tls)
-                raise BoardError(
-                    self.target.name,
-                    f"the new agent listens on the board, but this host cannot reach {address.grpc_target}; "
-                    "open the port in the board's firewall or correct `address`, then provision again",
-                ) from error
-            self._roll_back(state, error)
-
-    def _start_and_wait(self) -> float:
-        before = self._service.ends()
-        self._service.start()
-        if self.layout.kind == "supervisor":
-            if not self._service.cron(keep=True):
-                self.notices.append("the board's crontab takes no line: after a reboot, provision it again")
-            before = self._service.ends()  # the old agent's end was written down too
-        else:
-            before = 0  # systemd counts from this start
-        return await_serving(self.target, lambda: self._service.ends() - before, self._wishes.serve_timeout_s)
-
-    def _listens(self) -> bool:
-        program = "import socket,sys; socket.create_connection(('127.0.0.1',int(sys.argv[1])),5)"
-        command = [self.python.executable, "-I", "-c", program, str(self.layout.port)]
-        return self._session.run(command, check=False, quiet=True).status == 0
-
-    def _roll_back(self, state: BoardState, error: BoardError) -> None:
-        """The release before serves again, or nothing does; always raises."""
-        said = self._service.log_tail()
-        why = f"the new agent did not come up: {error.message}" + (f"; it said: {said}" if said else "")
-        self._tell(f"{why}; going back")
-        old = state.accepted
-        if old is None or not state.releases.get(old):
-            self._service.forget()
-            raise BoardError(self.target.name, f"{why}; it is stopped, there is no release before it")
-        for path, content in self._replaced.items():
-            if content is not None:
-                self._session.put(content, path, mode=0o644, sudo=self.layout.sudo)
-        self._installer.switch(old)
-        try:
-            self._start_and_wait()
-        except BoardError as second:
-            raise BoardError(
-                self.target.name, f"{why}; and the one before it ({old}) did not come up either: {second.message}"
-            ) from error
-        if old != self.release.name:
-            self._installer.remove_release(self.release.name)
-        raise BoardError(self.target.name, f"{why}; the one before it ({old}) serves again") from error
-
-    def _accept(self, state: BoardState) -> None:
-        self._installer.accept(self.release.name)
-        keep = [self.release.name, *([state.accepted] if state.accepted is not None else [])]
-        self._installer.prune(keep, self._bundle.wheels, state)
-        if self.layout.kind == "user" and not self._service.linger():
-            self.notices.append(
-                "the agent ends when the login's last session does: run `sudo loginctl enable-linger USER` on the board"
-            )
 
 
 _WHO = {"system": "systemd", "user": "the login's systemd", "supervisor": "our supervisor"}
