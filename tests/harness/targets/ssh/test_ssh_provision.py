@@ -34,7 +34,7 @@ from harness.targets.target import RuntimePackages, Target
 from tests.harness.targets.ssh.conftest import broken_agent
 
 ROOT = Path(__file__).parents[4]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 #: The agent's oldest Python where it can be had: looked for before HOME is the test's.
 _OLD_PYTHONS = (*Path("~/.pyenv/versions").expanduser().glob("3.10.*/bin/python"), Path("/usr/bin/python3.10"))
 
