@@ -44,7 +44,7 @@ from harness.runs.timing import Timing
 from harness.store import Store
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
-from harness.targets.health import skew
+from harness.targets.health import second_choice, skew
 from harness.targets.qemu_system.use import reachable
 from harness.targets.quarantine import must_be_free
 from harness.targets.target import Target
@@ -402,6 +402,8 @@ class TargetTask:
             )
         if note := arithmetic_note(info, self.target.environment):
             notes.append(note)
+        if not self.target.runtime and (instead := second_choice(info)):
+            notes.append(instead)
         if different := skew(info):
             notes.append(f"{different}: both work together, figures of one version are compared more easily")
         return tuple(notes)

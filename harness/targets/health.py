@@ -182,6 +182,8 @@ class Known:
             said.append(
                 f"the agent says it is {info.board!r}: correct `board` in targets.yaml or start it with --board"
             )
+        if not self.target.runtime and (instead := second_choice(info)):
+            said.append(instead)
         if self.canary is CanaryVerdict.SATURATES:
             said.append("int8 products saturate in 16 bits (x86 without VNNI): int8 accuracy is not that of a board")
         if _between(NO_MEMORY_BYTES, info.memory_available_bytes, LOW_MEMORY_BYTES):
@@ -204,6 +206,18 @@ def skew(info: BoardInfo) -> str | None:
     if info.agent_version == __version__:
         return None
     return f"its agent is version {info.agent_version}, this host {__version__}"
+
+
+def second_choice(info: BoardInfo) -> str | None:
+    """That a board's networks run by another runtime than its family's best, in words: a GPU's board on its processor.
+
+    None where the best works, and for a stand-in, whose arithmetic the processor runs.
+    """
+    usable = next((one for one in info.runtimes if one.version and not one.problem), None)
+    if info.emulated or usable is None or usable is info.runtimes[0]:  # an agent names them best first
+        return None
+    best = info.runtimes[0]
+    return f"networks run on {usable.name} there, since {best.name} cannot be used: {best.problem}"
 
 
 def settable(info: BoardInfo) -> tuple[str, ...] | None:
