@@ -266,7 +266,8 @@ def _print_plan(plan: Plan, *, as_json: bool) -> int:
 
     from harness.runs.estimate import estimate_plan, plan_as_json, plan_table
 
-    estimate = estimate_plan(plan)
+    with _stdout_kept_clean(as_json):  # the job's own functions may print
+        estimate = estimate_plan(plan)
     if as_json:
         typer.echo(json.dumps(plan_as_json(plan, estimate), indent=2))
     else:

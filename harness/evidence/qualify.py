@@ -30,6 +30,7 @@ from harness.runs.engine import start
 from harness.runs.observer import Observer
 from harness.runs.plan import Plan, make_plan
 from harness.runs.profile import find_profile
+from harness.runs.trial import try_metrics
 from harness.store import Store
 from harness.targets.lab import LAB_FILE, find_lab, load_lab
 
@@ -77,6 +78,7 @@ def plan_policy(policy: Policy, out: Path) -> list[tuple[PolicyJob, Plan]]:
         folder = out / "runs" / job.name
         plan = make_plan(job, lab, names, profile=profile, split_name=policy.split, out=folder)
         held |= _held(policy, job, plan)
+        try_metrics(plan)  # a later job's broken metric must not wait for the runs of those before it
         asked |= {gate.name: gate for gate in policy.gates(entry.position, job.metrics)}
         plans.append((entry, plan))
     must_hold_somewhere(tuple(asked.values()), held, str(policy.path))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from harness.errors import BadResult, UserError
 from harness.judge.figure import Network
-from harness.judge.metrics import Formula, Labels, Metric, Outputs, PerSample, Rows, join_rows
+from harness.judge.metrics import Formula, Labels, Metric, NotFinite, Outputs, PerSample, Rows, join_rows
 
 #: (sample ids, outputs by name with samples on the first axis, labels of as many samples or None)
 Chunk = tuple[Sequence[str], Outputs, Labels | None]
@@ -111,7 +111,9 @@ def evaluate(
     joined = {name: _stacked(name, parts) for name, parts in kept.items() if whole or _same_shape(parts)}
     all_labels = _joined(labels_kept)
     results = tuple(
-        _of_rows(m, join_rows(running[m.name])) if m.rows is not None else _result(m, m.compute(joined, all_labels))
+        _of_rows(m, join_rows(running[m.name]))
+        if m.rows is not None
+        else _result(m, _whole(m, joined, all_labels, ids, f"{network} on {target}"))
         for m in metrics
     )
     scores_names = _scores_names(joined, scores_output) if keep_scores else []
@@ -150,6 +152,14 @@ def _joined(parts: Sequence[Labels]) -> Labels:
 def _of_rows(metric: Metric, rows: Rows) -> MetricResult:
     per_sample = metric.formula.per_sample(rows)
     return MetricResult(metric.name, metric.unit, metric.formula.value(rows), per_sample, rows, metric.formula)
+
+
+def _whole(metric: Metric, outputs: Outputs, labels: Labels, ids: Sequence[str], of: str) -> float | PerSample:
+    try:
+        return metric.compute(outputs, labels)
+    except NotFinite as error:
+        which = f"all {len(ids)} samples" if error.index is None else f"sample {ids[error.index]!r}"
+        raise error.at(f"{which} of {of}") from error
 
 
 def _result(metric: Metric, value: float | PerSample) -> MetricResult:

@@ -154,7 +154,12 @@ def fewest_samples(margin: float, confidence: float = CONFIDENCE) -> int:
 
 
 def sample_size_advice(
-    margin: float, n: int, discordant_share: float = USUAL_DISCORDANT_SHARE, *, observed: bool = False
+    margin: float,
+    n: int,
+    discordant_share: float = USUAL_DISCORDANT_SHARE,
+    *,
+    observed: bool = False,
+    worth: int | None = None,
 ) -> str | None:
     """What n samples can say about a margin, in one line; None where they are enough.
 
@@ -163,17 +168,22 @@ def sample_size_advice(
         n: samples there are.
         discordant_share: see `samples_needed`; before a run, what is usual.
         observed: the share was observed, not assumed.
+        worth: of a mean over classes: how many samples of evenly filled classes these are worth. It has a bootstrap
+            interval, so `fewest_samples` says nothing of it.
     """
-    fewest = fewest_samples(margin)
+    fewest = fewest_samples(margin) if worth is None else 0
     needed = max(samples_needed(margin, discordant_share), fewest)
-    if n >= needed:
+    have = n if worth is None else worth
+    if have >= needed:
         return None
     basis = "as observed" if observed else "usual of a good int8 network"
-    expect = "at best inconclusive" if n < fewest else "expect inconclusive"
+    expect = "at best inconclusive" if have < fewest else "expect inconclusive"
     points = "point" if 100 * margin == 1 else "points"
+    evenly = "" if worth is None else ", spread evenly over the classes"
+    counts = "" if have == n else f", which count as {have:,} in classes of these sizes"
     return (
-        f"a margin of {100 * margin:g} {points} needs {needed:,} samples where the networks disagree on "
-        f"{100 * discordant_share:.2g} % ({basis}; power {POWER:.0%}); you have {n:,}: {expect}"
+        f"a margin of {100 * margin:g} {points} needs {needed:,} samples{evenly} where the networks disagree on "
+        f"{100 * discordant_share:.2g} % ({basis}; power {POWER:.0%}); you have {n:,}{counts}: {expect}"
     )
 
 

@@ -18,7 +18,7 @@ from harness.judge.figure import Network, Source
 from harness.judge.gates_units import LSB
 from harness.judge.verdict import exit_code
 from harness.record import QuantizedRecord, Revision, RunRecord, TargetRecord
-from harness.runs.advice import sample_notes
+from harness.runs.advice import plan_notes
 from harness.runs.interrupt import Interrupted, stop_on_signals
 from harness.runs.networks import NetworkFile, digest_of, network_file, quantize_for
 from harness.runs.observer import Observer, Silent
@@ -28,6 +28,7 @@ from harness.runs.revision import revision_of
 from harness.runs.samples import SampleReader
 from harness.runs.standin import StandIns
 from harness.runs.target_task import TargetTask
+from harness.runs.trial import Trial, try_metrics
 from harness.store import Store
 from harness.targets.lab import Lab, load_lab
 
@@ -188,8 +189,9 @@ def _request(plan: Plan) -> dict[str, object]:
 def _execute(plan: Plan, store: Store, observer: Observer, stop: threading.Event) -> Run:
     with stop_on_signals(stop):
         try:
+            trial = _tried(plan, observer)
             records = _work(plan, store, observer, stop)
-            record = _judge(plan, store, observer, records)
+            record = _judge(plan, store, observer, records, trial)
             store.save_figures(plan.run_id, record.figures)
             published = _publish(record, plan.out)
         except Interrupted:
@@ -201,6 +203,16 @@ def _execute(plan: Plan, store: Store, observer: Observer, stop: threading.Event
         good = all(target.status == "done" for target in record.targets)
         store.set_run_status(plan.run_id, "done" if good else "failed", record.finished)
     return Run(record, published)
+
+
+def _tried(plan: Plan, observer: Observer) -> Trial:
+    """The job's metrics on a few samples, before a board is kept busy for figures that cannot be."""
+    observer.progress("host", "try the metrics", 0, None)
+    trial = try_metrics(plan)
+    for note in trial.notes:
+        observer.message("host", note)
+    observer.finished("host", "done")
+    return trial
 
 
 def _work(plan: Plan, store: Store, observer: Observer, stop: threading.Event) -> list[TargetRecord]:
@@ -330,7 +342,7 @@ def _publish(record: RunRecord, out: Path) -> Published:
     return publish(record, out)
 
 
-def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[TargetRecord]) -> RunRecord:
+def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[TargetRecord], trial: Trial) -> RunRecord:
     from harness.judge.gates import decide_gates
     from harness.runs.evidence import figures_of
 
@@ -338,7 +350,11 @@ def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[Targe
     summary = store.run(plan.run_id)
     revision = summary.request.get("revision")
     reader = _reader(plan)
-    figures, judged = figures_of(plan, store, records, reader)
+    try:
+        figures, judged = figures_of(plan, store, records, reader)
+    except UserError as error:
+        again = f"mend it and `quantrig resume {plan.run_id}`: nothing is measured again"
+        raise UserError(f"{error}; {again}") from error
     if any(gate.metric == LSB for gate in plan.job.gates):
         from harness.runs.reference import reference_figures
 
@@ -361,14 +377,14 @@ def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[Targe
         host=host_environment(),
         targets=judged,
         figures=figures,
-        notes=_run_notes(plan),
+        notes=_run_notes(plan, trial),
         gates=decide_gates(plan.job.gates, judged, figures),
         revision=None if revision is None else Revision(**revision),
     )
 
 
-def _run_notes(plan: Plan) -> tuple[str, ...]:
-    few = sample_notes(plan.job.gates, len(plan.samples))
+def _run_notes(plan: Plan, trial: Trial) -> tuple[str, ...]:
+    few = plan_notes(plan, trial, run_follows=False)
     if plan.split_name == "all" and plan.job.quantized is None:
         return (
             "--split all: accuracy includes the calibration samples; use it to compare with published figures only",

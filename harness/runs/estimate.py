@@ -11,9 +11,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from harness.runs.advice import sample_notes
+from harness.runs.advice import plan_notes
 from harness.runs.plan import Plan
 from harness.runs.samples import feeds
+from harness.runs.trial import try_metrics
 
 #: How many inferences on this host the estimate rests on.
 _TRIALS = 5
@@ -38,11 +39,13 @@ class Estimate:
     Args:
         batch_ms: one batch of the float network on this host, ms.
         quantize_s: calibrating and quantizing for all environments.
+        notes: what the samples and the metrics say beforehand, a line each.
     """
 
     batch_ms: float
     quantize_s: float
     targets: tuple[TargetEstimate, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def total_s(self) -> tuple[float, float]:
@@ -55,7 +58,12 @@ class Estimate:
 
 
 def estimate_plan(plan: Plan) -> Estimate:
-    """Time a few float inferences on this host and scale them to the plan."""
+    """Time a few float inferences on this host and scale them to the plan; the job's metrics are tried on a few.
+
+    Raises:
+        UserError: a metric or the postprocessing fails.
+    """
+    notes = plan_notes(plan, try_metrics(plan), run_follows=True)
     session = onnxruntime.InferenceSession(plan.job.model, providers=["CPUExecutionProvider"])
     batch = plan.data.read(plan.samples[:1])
     part, _ = next(feeds(batch.inputs, plan.fixed_batch))
@@ -80,7 +88,7 @@ def estimate_plan(plan: Plan) -> Estimate:
         targets.append(TargetEstimate(target.name, 2 * batches * one_s, least, most))
     # calibration is about two passes with statistics on; choosing the method runs a few candidates on a tenth
     quantize_s = len(plan.environments) * calibration * one_s * 4
-    return Estimate(one_s * 1e3, quantize_s, tuple(targets))
+    return Estimate(one_s * 1e3, quantize_s, tuple(targets), notes)
 
 
 def plan_as_json(plan: Plan, estimate: Estimate) -> dict[str, object]:
@@ -109,7 +117,7 @@ def plan_as_json(plan: Plan, estimate: Estimate) -> dict[str, object]:
         ],
         "total_s": [round(least, 1), round(most, 1)],
         "out": str(plan.out),
-        "notes": list(sample_notes(plan.job.gates, len(plan.samples))),
+        "notes": list(estimate.notes),
     }
 
 
@@ -140,5 +148,5 @@ def plan_table(plan: Plan, estimate: Estimate) -> Group:
         f"about {least:.0f} to {most:.0f} s in all, from one batch at {estimate.batch_ms:.2f} ms on this host; "
         f"would publish in {plan.out}\nnothing was sent or run on a board"
     )
-    notes = [Text(note) for note in sample_notes(plan.job.gates, len(plan.samples))]
+    notes = [Text(note) for note in estimate.notes]
     return Group(head, table, *notes, tail)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
 
 from harness.data import labels_at
-from harness.data.functions import import_function, plugin_error
-from harness.errors import BadResult, UserError
+from harness.data.functions import import_function
+from harness.errors import BadResult
 from harness.judge.agreement import Agreement, AgreementCounter
 from harness.judge.evaluate import Chunk, Evaluation, evaluate
 from harness.judge.figure import Figure, Network
@@ -19,13 +16,13 @@ from harness.judge.samples import write_samples
 from harness.judge.summarize import target_figures
 from harness.quantize import learnable_memory_bytes
 from harness.record import SamplesRecord, TargetRecord
+from harness.runs.decoding import Decode, as_they_are, decode_of
 from harness.runs.outputs import OutputStore
 from harness.runs.plan import Plan
-from harness.runs.samples import Array, SampleReader
+from harness.runs.samples import SampleReader
 from harness.store import Store
 
 _ARMS = (Network.FLOAT, Network.QUANTIZED)
-_Decode = Callable[[dict[str, Array]], dict[str, Array]]
 
 
 def figures_of(
@@ -43,7 +40,7 @@ def figures_of(
     base = plan.job.path.parent
     metrics = resolve_metrics(plan.job.metrics, lambda spec: import_function(spec, base))
     names = [(metric.name, metric.unit) for metric in metrics]
-    decode = _postprocess(plan)
+    decode = decode_of(plan.job)
     float_bytes = learnable_memory_bytes(plan.job.model)
     figures: list[Figure] = []
     judged: list[TargetRecord] = []
@@ -52,7 +49,7 @@ def figures_of(
         try:
             both = _evaluations(record, plan, reader, outputs, metrics, decode)
             classified = any(metric.takes == "classes" for metric in metrics)
-            agree = _agreement(reader, outputs, decode if classified else _as_they_are) if all(both) else None
+            agree = _agreement(reader, outputs, decode if classified else as_they_are) if all(both) else None
             rows = target_figures(
                 record,
                 *both,
@@ -77,7 +74,7 @@ def _evaluations(
     reader: SampleReader,
     outputs: OutputStore,
     metrics: Sequence[Metric],
-    decode: _Decode,
+    decode: Decode,
 ) -> tuple[Evaluation | None, Evaluation | None]:
     if record.status not in {"done", "throttled"}:
         return None, None
@@ -99,7 +96,7 @@ def _chunks(
     reader: SampleReader,
     outputs: OutputStore,
     network: Network,
-    decode: _Decode,
+    decode: Decode,
 ) -> Iterator[Chunk]:
     for chunk, arrays in zip(reader.chunks, outputs.read(network, list(reader.chunks)), strict=True):
         indices = reader.indices_of(chunk)
@@ -107,7 +104,7 @@ def _chunks(
         yield ids, decode(arrays), labels_at(plan.data, indices)
 
 
-def _agreement(reader: SampleReader, outputs: OutputStore, decode: _Decode) -> Agreement | None:
+def _agreement(reader: SampleReader, outputs: OutputStore, decode: Decode) -> Agreement | None:
     """How closely the networks follow each other; None where they have several outputs.
 
     Class scores are compared as the metric takes them. Boxes after suppression or class maps have no distance: there
@@ -124,10 +121,6 @@ def _agreement(reader: SampleReader, outputs: OutputStore, decode: _Decode) -> A
     return counter.result()
 
 
-def _as_they_are(arrays: dict[str, Array]) -> dict[str, Array]:
-    return arrays
-
-
 def _keep(plan: Plan, target: str, evaluations: Sequence[Evaluation]) -> tuple[SamplesRecord, ...]:
     """Write what each sample contributed to the metrics, network by network."""
     labels = None if plan.data.labels is None else plan.data.labels[list(plan.samples)]
@@ -137,24 +130,3 @@ def _keep(plan: Plan, target: str, evaluations: Sequence[Evaluation]) -> tuple[S
         without = tuple(result.name for result in one.results if result.rows is None)
         kept.append(SamplesRecord(one.network, path, digest, tuple(r.name for r in one.results), without))
     return tuple(kept)
-
-
-def _postprocess(plan: Plan) -> _Decode:
-    spec = plan.job.postprocess
-    if spec is None:
-        return _as_they_are
-    function = import_function(spec, plan.job.path.parent)
-
-    def decode(outputs: dict[str, Array]) -> dict[str, Array]:
-        try:
-            result: Any = function(outputs)
-        except Exception as error:
-            raise plugin_error(spec, error) from error
-        if isinstance(result, dict):
-            return result
-        if isinstance(result, np.ndarray):
-            return {"output": result}
-        message = f"{spec}: returned a {type(result).__name__}; return an array or a dict of arrays by name"
-        raise UserError(message)
-
-    return decode

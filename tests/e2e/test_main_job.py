@@ -235,17 +235,31 @@ def test_what_a_jobs_functions_print_stays_out_of_the_json(bench: Bench) -> None
     assert {f["value"] for f in record["figures"] if f["metric"] == "share"} == {0.5}
 
 
+def test_a_metric_that_fails_is_told_before_a_board_is_asked(bench: Bench) -> None:
+    (bench.folder / "own.py").write_text("def share(outputs, labels):\n    return [float('nan')] * len(labels)\n")
+    bench.job.write_text(
+        "name: tiny\nmodel: tiny.onnx\ndata: {source: data.npz, calibration: 40}\nmetrics: ['own:share']\n"
+    )
+    done = bench.run("--targets", "jetson", code=2)
+    assert "metric own:share: it returned nan for sample" in done.stderr
+    with sqlite3.connect(bench.store) as database:
+        assert database.execute("select id from outputs").fetchall() == []
+
+
 def test_a_metric_that_fails_loses_nothing_that_was_measured(bench: Bench) -> None:
     own = bench.folder / "own.py"
-    own.write_text("def share(outputs, labels):\n    raise KeyError('scores')\n")
+    fails_on_many = "    if len(labels) > 8:\n        raise KeyError('scores')\n    return 0.5\n"
+    own.write_text(f"def share(outputs, labels):\n{fails_on_many}")
     bench.job.write_text(
         "name: tiny\nmodel: tiny.onnx\ndata: {source: data.npz, calibration: 40}\nmetrics: ['own:share']\n"
     )
     done = bench.run("--targets", "jetson", code=2)
     assert "own:share" in done.stderr
+    assert f"quantrig resume {bench.run_id()}" in done.stderr
     assert "failed" in bench.quantrig("runs").stdout
     with sqlite3.connect(bench.store) as database:
         chunks = database.execute("select id from outputs").fetchall()
+    assert chunks
     bench.write_job()
     bench.quantrig("resume", bench.run_id())
     assert value(rows(bench), "jetson", "Floating-Point", "accuracy_top1") == "1"

@@ -12,7 +12,7 @@ recomputed from what a run kept:
 from harness.judge.metrics.classes import accuracy, choose_scores, class_scores, correct_within, mean_accuracy
 from harness.judge.metrics.metric import Formula, Labels, Metric, Outputs, PerSample, Weights
 from harness.judge.metrics.names import BUILT_IN, formula_of, recompute, resolve_metrics
-from harness.judge.metrics.own import own_metric
+from harness.judge.metrics.own import NotFinite, Raised, own_metric
 from harness.judge.metrics.rows import Rows, join_rows
 
 __all__ = [
@@ -20,8 +20,10 @@ __all__ = [
     "Formula",
     "Labels",
     "Metric",
+    "NotFinite",
     "Outputs",
     "PerSample",
+    "Raised",
     "Rows",
     "Weights",
     "accuracy",

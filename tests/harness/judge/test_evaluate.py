@@ -46,6 +46,14 @@ def test_nan_outputs_are_the_boards_fault_and_name_the_sample(bad: float) -> Non
         evaluate(chunks, [accuracy(1)], target="pi4", network=Network.QUANTIZED)
 
 
+def test_a_value_that_is_no_number_names_the_sample_and_the_network() -> None:
+    values = np.ones(23)
+    values[9] = math.inf
+    metric = own_metric("m:odd", lambda _outputs, _labels: values)
+    with pytest.raises(UserError, match=r"m:odd: it returned inf for sample 'img09\.png' of Quantized on pi4"):
+        evaluate(cut(5), [metric], target="pi4", network=Network.QUANTIZED)
+
+
 def test_missing_samples_are_the_boards_fault() -> None:
     with pytest.raises(BadResult, match="for 23 samples"):
         evaluate([(IDS, {"logits": SCORES[:22]}, LABELS)], [accuracy(1)], target="t", network=Network.FLOAT)

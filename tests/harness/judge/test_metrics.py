@@ -112,7 +112,8 @@ def explode(outputs: object, labels: object) -> float:
     [
         (lambda _outputs, _labels: [1.0], "shape"),
         (lambda _outputs, _labels: np.zeros((2, 2)), "shape"),
-        (lambda _outputs, _labels: float("nan"), "NaN"),
+        (lambda _outputs, _labels: float("nan"), "returned nan for all 2 samples"),
+        (lambda _outputs, _labels: [0.5, float("inf")], "returned inf for sample number 2 of 2"),
         (lambda _outputs, _labels: "many", "ValueError"),
         (explode, "KeyError: 'boxes'"),
     ],

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from harness.judge.figure import Network
 from harness.judge.gates_values import Gate, Rule
-from harness.runs.advice import sample_notes
+from harness.runs.advice import sample_notes, unforeseen_notes, worth_of
 
 
 def gate(metric: str, rule: Rule, threshold: float) -> Gate:
@@ -20,3 +23,38 @@ def test_a_margin_that_the_samples_cannot_carry_is_said() -> None:
 def test_other_gates_and_other_metrics_say_nothing() -> None:
     assert sample_notes([gate("speedup", Rule.AT_LEAST, 1.2)], 4) == ()
     assert sample_notes([gate("miou", Rule.NON_INFERIOR, 0.01)], 4) == ()
+
+
+def test_a_function_that_is_right_or_wrong_is_advised_like_accuracy() -> None:
+    asked = [gate("speech", Rule.NON_INFERIOR, 0.01)]
+    assert sample_notes(asked, 400) == ()
+    (note,) = sample_notes(asked, 400, {"speech"})
+    assert "needs 1,570 samples" in note
+
+
+def test_a_mean_over_classes_counts_their_sizes() -> None:
+    labels = np.repeat([0, 1, 2, 3], [970, 10, 10, 10])
+    (note,) = sample_notes([gate("mean_accuracy", Rule.NON_INFERIOR, 0.03)], 1000, labels=labels)
+    assert "needs 175 samples, spread evenly over the classes" in note
+    assert f"you have 1,000, which count as {worth_of(labels)}" in note
+    assert sample_notes([gate("mean_accuracy", Rule.NON_INFERIOR, 0.03)], 400, labels=np.arange(400) % 4) == ()
+
+
+@pytest.mark.parametrize("sizes", [(50, 50, 50), (300, 20, 5), (1, 1000)])
+def test_what_samples_are_worth_is_what_simulation_gives(sizes: tuple[int, ...]) -> None:
+    """The variance of a mean over classes, drawn, against psi / n."""
+    psi, draws = 0.1, 20_000
+    rng = np.random.default_rng(7)
+    # differences of the two networks: -1, 0 or 1, not 0 with probability psi
+    lost_won = [rng.multinomial(n, [psi / 2, psi / 2, 1 - psi], draws) for n in sizes]
+    of_class = [(drawn[:, 1] - drawn[:, 0]) / n for drawn, n in zip(lost_won, sizes, strict=True)]
+    variance = float(np.var(np.mean(of_class, axis=0)))
+    worth = worth_of(np.repeat(np.arange(len(sizes)), sizes))
+    assert psi / variance == pytest.approx(worth, rel=0.06, abs=1)
+
+
+def test_what_only_the_run_can_tell_is_said_to_be_so() -> None:
+    asked = [gate("map50", Rule.NON_INFERIOR, 0.01), gate("accuracy_top1", Rule.NON_INFERIOR, 0.01)]
+    (note,) = unforeseen_notes(asked)
+    assert "map50" in note
+    assert "cannot be known before the run" in note
