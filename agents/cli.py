@@ -113,11 +113,9 @@ def _serve(options: argparse.Namespace) -> int:
         memory_limit=options.memory_limit,
     )
     from agents.faults import AgentError
-    from agents.identifiers import check_identifier
 
     try:
-        if config.board:
-            check_identifier(config.board, "--board")
+        _check_kind(config.board)
         serve(config, ready_json=options.ready_json, exit_on_stdin_eof=options.exit_on_stdin_eof)
     except (StartRefused, AgentError) as refused:
         return _complain(str(refused))
@@ -126,10 +124,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _telemetry(options: argparse.Namespace) -> int:
     from agents.boards import find_board
-    from agents.identifiers import check_identifier
 
-    if options.board:
-        check_identifier(options.board, "--board")
+    _check_kind(options.board)
     if options.replay is not None:
         return _replay(options)
     board = find_board(options.board, _sources(options))
@@ -167,6 +163,21 @@ def _replay(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_kind(kind: str) -> None:
+    """Say it when nobody here has that kind of board: a slip, or a package that is missing.
+
+    Raises:
+        AgentError: it is no identifier.
+    """
+    from agents.boards import has_kind
+    from agents.boards.kinds import FAMILY_OF
+    from agents.identifiers import check_identifier
+
+    if kind and not has_kind(check_identifier(kind, "--board")):
+        known = ", ".join(FAMILY_OF)
+        sys.stderr.write(f"quantrig-agent: --board {kind}: taken as any Linux machine; known are {known}\n")
+
+
 def _sources(options: argparse.Namespace) -> Sources | None:
     """Another tree than this machine's, where one was named."""
     from agents.boards.sources import Sources
@@ -176,9 +187,9 @@ def _sources(options: argparse.Namespace) -> Sources | None:
 
 def _describe(options: argparse.Namespace) -> int:
     from agents.boards import find_board
-    from agents.identifiers import check_identifier
 
-    board = find_board(check_identifier(options.board, "--board") if options.board else "", _sources(options))
+    _check_kind(options.board)
+    board = find_board(options.board, _sources(options))
     facts: dict[str, object] = {"agent_version": __version__, "board": board.kind}
     facts |= dataclasses.asdict(board.identity())
     if options.json:

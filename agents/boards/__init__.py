@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 from agents.boards.base import Board
 from agents.boards.generic import GenericLinux
-from agents.boards.kinds import family_of
+from agents.boards.kinds import FAMILY_OF, family_of
 from agents.boards.sources import Sources
 
 _GROUP = "quantrig.agent.boards"
@@ -39,3 +39,8 @@ def find_board(kind: str = "", sources: Sources | None = None) -> Board:
         ours: Board = getattr(import_module(module), name)(kind, sources)
         return ours
     return GenericLinux(kind or "generic", sources)
+
+
+def has_kind(kind: str) -> bool:
+    """Whether a family of ours or a third party's package has it; `find_board` reads any other as a Linux machine."""
+    return kind in FAMILY_OF or bool(entry_points(group=_GROUP, name=kind))

@@ -199,6 +199,16 @@ def test_telemetry_on_the_command_line() -> None:
     assert "RAM" in command("telemetry", "--interval", "0.1", "--board", "jetson-orin-nano").stdout
 
 
+def test_a_slip_in_the_kind_of_board_is_told() -> None:
+    done = command("telemetry", "--interval", "0.1", "--board", "jetson-orin-nanoo")
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "quantrig-agent: --board jetson-orin-nanoo: taken as any Linux machine; known are jetson-nano,"
+    )
+    assert not command("telemetry", "--interval", "0.1", "--board", "jetson-orin-nano").stderr
+
+
 def test_telemetry_stream(agent: AgentProcess) -> None:
     began = time.time()
     samples = list(agent.stub.StreamTelemetry(pb.TelemetryRequest(interval_s=0.1, duration_s=0.5), timeout=20))
