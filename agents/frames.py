@@ -12,11 +12,15 @@ import struct
 import time
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from agents.faults import AgentError, Fault
 
 _HEADER = struct.Struct("<BI")
 _ERROR = struct.Struct("<B")
+_Message = TypeVar("_Message", bound=Message)
 
 #: A frame holds one message of the protocol, none of which is larger than gRPC's 4 MiB.
 MAX_FRAME_BYTES = 4 << 20
@@ -56,6 +60,26 @@ class Frame:
         except (struct.error, ValueError):
             return AgentError(Fault.BUG, "the network's process sent a malformed error")
         return AgentError(fault, self.payload[_ERROR.size :].decode("utf-8", "replace"))
+
+
+def message_in(message: _Message, frame: Frame, expected: Kind) -> _Message:
+    """The message a frame carries; what a child says is not believed more than what a host says.
+
+    Args:
+        message: empty, of the kind that is expected; it is filled and returned.
+        frame: from the child.
+        expected: its kind.
+
+    Raises:
+        AgentError: BUG: a frame of another kind, or one that cannot be read.
+    """
+    if frame.kind is not expected:
+        raise AgentError(Fault.BUG, f"the network's process answered {frame.kind.name} for {expected.name}")
+    try:
+        message.ParseFromString(frame.payload)
+    except DecodeError:
+        raise AgentError(Fault.BUG, f"the network's process sent a malformed {expected.name}") from None
+    return message
 
 
 class ChannelClosed(Exception):

@@ -21,9 +21,11 @@ from agents.config import AgentConfig
 from agents.faults import AgentError, Fault
 from agents.frames import Kind
 from agents.identifiers import check_digest, check_identifier, check_options
+from agents.leaving import Leaving, interrupted_when_left
 from agents.limits import Limiter
 from agents.memory import give_back
-from agents.networks import BLOCK_LIMIT_S, Network, NetworkTable
+from agents.network import BLOCK_LIMIT_S, Network
+from agents.networks import NetworkTable
 from agents.patience import Patience
 from agents.permits import PermitDesk
 from agents.probe import ONNX, RuntimeProbe
@@ -34,9 +36,10 @@ from agents.protocol import agent_pb2_grpc as rpc
 from agents.quiet import Quiet
 from agents.settings import SettingsDesk
 from agents.settings_calls import asked_of, hold
+from agents.streams import first_of, tensors_of
 from agents.timing import check_block, with_defaults
 
-_Request = TypeVar("_Request")
+_Reply = TypeVar("_Reply")
 #: More names in one question than any job has files.
 _MAX_DIGESTS = 1000
 _MIN_INTERVAL_S = 0.1
@@ -151,7 +154,7 @@ class AgentService(rpc.AgentServicer):
             give_back()
 
     def _receive(self, requests: Iterator[pb.UploadRequest], context: grpc.ServicerContext) -> pb.UploadReply:
-        header = _first(requests, "header").header
+        header = first_of(requests, "header").header
         digest = check_digest(header.digest)
         with self._store.receiving(digest, header.size_bytes, header.offset, context.is_active) as receiver:
             if receiver is None:
@@ -228,7 +231,7 @@ class AgentService(rpc.AgentServicer):
         requests = self._patience.of(request_iterator, context)
         with self._network_of(requests, context.is_active) as network:
             limit_s = self._config.batch_timeout_s
-            frames = network.infer(_parts(requests), self._quiet, context.is_active, limit_s)
+            frames = network.infer(tensors_of(requests), self._quiet, context.is_active, limit_s)
             with contextlib.closing(frames):
                 for frame in frames:
                     reply = pb.InferReply()
@@ -247,7 +250,7 @@ class AgentService(rpc.AgentServicer):
         """Keep one batch for warm-up and blocks."""
         requests = self._patience.of(request_iterator, context)
         with self._network_of(requests, context.is_active) as network:
-            return network.load_inputs(_parts(requests), self._config.batch_timeout_s)
+            return network.load_inputs(tensors_of(requests), self._config.batch_timeout_s)
 
     def WarmUp(self, request: pb.WarmUpRequest, context: grpc.ServicerContext) -> pb.WarmUpReply:
         """Run until steady."""
@@ -275,7 +278,7 @@ class AgentService(rpc.AgentServicer):
             raise AgentError(Fault.INVALID, f"duration_s {duration_s}: 0 (until cancelled) or more")
         with self._samplers.lend(interval_s, context.peer()) as sampler:
             began = time.monotonic()
-            left = _Leaving(context)
+            left = Leaving(context)
             count = 0
             while True:
                 count += 1
@@ -306,69 +309,20 @@ class AgentService(rpc.AgentServicer):
         self, request_iterator: Iterator[pb.InferRequest], waiting: Callable[[], bool]
     ) -> Iterator[Network]:
         """The network that the first request of a stream names."""
-        first = _first(request_iterator, "network_id")
+        first = first_of(request_iterator, "network_id")
         with self._networks.using(check_identifier(first.network_id, "network_id"), waiting) as network:
             yield network
 
-    def _timed(self, network_id: str, context: grpc.ServicerContext, task: Callable[[Network], _Request]) -> _Request:
+    def _timed(self, network_id: str, context: grpc.ServicerContext, task: Callable[[Network], _Reply]) -> _Reply:
         """Do `task` with nothing else of this agent running beside it; stop it when the host leaves."""
         if self._config.emulated:
             raise AgentError(Fault.REFUSED, _NO_TIME)
         with (
             self._networks.using(network_id, context.is_active) as network,
             self._quiet.alone(context.is_active),
-            _interrupted_when_left(network, context),
+            interrupted_when_left(network, context),
         ):
             return task(network)
-
-
-@contextlib.contextmanager
-def _interrupted_when_left(network: Network, context: grpc.ServicerContext) -> Iterator[None]:
-    """Stop the child's loop when the host leaves; never later, when the child may be in another host's block."""
-    guard = threading.Lock()
-    running = True
-
-    def left() -> None:
-        with guard:
-            if running:
-                network.child.interrupt()
-
-    if not context.add_callback(left):
-        raise AgentError(Fault.TIMED_OUT, "the caller left")
-    try:
-        yield
-    finally:
-        with guard:
-            running = False
-
-
-class _Leaving:
-    """Knows when the host is gone, without asking again and again."""
-
-    def __init__(self, context: grpc.ServicerContext) -> None:
-        self._gone = threading.Event()
-        if not context.add_callback(self._gone.set):
-            self._gone.set()
-
-    def within(self, seconds: float) -> bool:
-        """Whether the host left within that time."""
-        return self._gone.wait(max(seconds, 0.0))
-
-
-def _first(requests: Iterator[_Request], part: str) -> _Request:
-    """The first message of a stream, which must be of that kind."""
-    for request in requests:
-        if request.WhichOneof("part") == part:  # type: ignore[attr-defined]  # both kinds of stream have this oneof
-            return request
-        break
-    raise AgentError(Fault.INVALID, f"the first message of the stream must be its {part}")
-
-
-def _parts(requests: Iterator[pb.InferRequest]) -> Iterator[pb.TensorPart]:
-    for request in requests:
-        if request.WhichOneof("part") != "tensor":
-            raise AgentError(Fault.INVALID, "only tensors may follow the first message of the stream")
-        yield request.tensor
 
 
 def _forget_times(event: pb.PrepareEvent) -> None:
