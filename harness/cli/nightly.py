@@ -29,8 +29,9 @@ def nightly(
 ) -> int:
     """Run a plan of jobs, find what changed since the nights before, and publish one page.
 
-    Silent where nothing is new. Exit codes: 3 a board failed, 1 a step for the worse was found tonight that is not the
-    machine's (`fail_on` in the plan), 2 bad input, 0 else; what is inconclusive fails a night only with `fail_on`.
+    Silent where nothing is new. Exit codes: 3 a board failed, 1 a gate of a job failed or a step for the worse was
+    found that is not the machine's (`fail_on` in the plan), 2 bad input, 0 else; what is inconclusive fails a night
+    only with `fail_on`.
     """
     from harness.history.night import run_night
     from harness.history.plan import load_night_plan
@@ -52,12 +53,13 @@ def nightly(
 
         typer.echo(json.dumps(night_json(tonight), indent=2))
         return tonight.code
-    _tell(tonight, verbose=verbose)
+    _tell(tonight, verbose=verbose, undecided=verbose or "inconclusive" in read.fail_on)
     return tonight.code
 
 
-def _tell(tonight: Tonight, *, verbose: bool) -> None:
-    """Only what is new: cron sends a mail when there is any output."""
+def _tell(tonight: Tonight, *, verbose: bool, undecided: bool) -> None:
+    """Only what is new or fails the night: cron sends a mail when there is any output."""
+    from harness.history.gates import gate_line, gates_of
     from harness.history.page import outcome
     from harness.history.words import change_line, machine_line, suspect_line
 
@@ -68,6 +70,7 @@ def _tell(tonight: Tonight, *, verbose: bool) -> None:
         elif entry["outcome"] != "done":
             lines.append(f"{entry['job']}: not run, {entry['outcome']}")
         lines += [f"{entry['job']} on {why}" for why in _problems(entry["statuses"])]
+    lines += [gate_line(one) for one in gates_of(tonight.entries) if undecided or one["outcome"] == "fail"]
     lines += [change_line(one) for one in tonight.new]
     if tonight.new:  # a shared cause is news on the night of its steps
         nights = {one.change.first.night for one in tonight.new}

@@ -21,6 +21,7 @@ from harness.errors import ExitCode, QuantrigError, UserError
 from harness.history.alarms import Told, update_alarms
 from harness.history.analysis import Insight, look, runs_of, series_of
 from harness.history.environment import environment
+from harness.history.gates import KEY, open_gates
 from harness.history.log import NightLog
 from harness.history.plan import Entry, NightPlan
 from harness.judge.verdict import exit_code, worst
@@ -58,7 +59,7 @@ class Tonight:
 
     @property
     def entries(self) -> list[dict[str, Any]]:
-        """What ran: job, targets, run_id, outcome, error, code, statuses."""
+        """What ran: job, targets, run_id, outcome, error, code, statuses, gates that did not pass."""
         entries: list[dict[str, Any]] = self.night.details["entries"]
         return entries
 
@@ -159,6 +160,7 @@ def _one(
             nights.save_surroundings(run.record.run_id, target.name, environment(target, run.record))
         statuses = {one.name: one.error or one.status for one in run.record.targets if one.status != "done"}
         kept |= {"outcome": "done", "code": exit_code(run.record), "statuses": statuses, "error": None}
+        kept[KEY] = open_gates(run.record)
     log.line(entry.name, kept["outcome"] + (f": {kept['error']}" if kept.get("error") else ""))
 
 

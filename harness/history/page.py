@@ -13,6 +13,7 @@ from harness.errors import ExitCode
 from harness.history.alarms import Told
 from harness.history.changes import Story
 from harness.history.chart import STYLE, change_text, series_chart, size_text, spark
+from harness.history.gates import gates_of, gates_text
 from harness.history.night import OUT_OF_TIME, Tonight
 from harness.history.plan import NightPlan
 from harness.history.words import interval_text, levels_text, machine_effect, sure_text, suspect_line
@@ -62,6 +63,7 @@ def night_html(plan: NightPlan, tonight: Tonight, last: Sequence[Night]) -> str:
         new=[_row(one) for one in told if one.alarm.state == "new"],
         known=[_row(one) for one in told if one.alarm.state == "seen"],
         acknowledged=[_row(one) for one in told if one.alarm.state == "acknowledged"],
+        gates=gates_of(tonight.entries),
         shared=tonight.insight.shared,
         suspected=[suspect_line(story) for story in stories if story.suspected is not None],
         machine=[(one, machine_effect(one), one.point.started[:10]) for one in tonight.insight.machine],
@@ -95,6 +97,8 @@ def outcome(tonight: Tonight) -> str:
         parts.append(f"{count}, {len(worse)} for the worse{of_machine}")
     else:
         parts.append(f"Nothing new in {len(tonight.insight.stories)} series")
+    if asked := gates_text(gates_of(tonight.entries)):
+        parts.append(asked)
     failed = [entry for entry in tonight.entries if entry["outcome"] == "failed"]
     states = [pair for entry in tonight.entries for pair in entry.get("statuses", {}).items()]
     boards = [name for name, state in states if state != _THROTTLED]

@@ -113,6 +113,30 @@ def test_a_job_and_a_board_that_fail_stop_neither_the_others_nor_the_night(tmp_p
     assert content["exit_code"] == 2
 
 
+@pytest.mark.slow
+def test_a_gate_that_fails_is_said_and_an_undecided_one_stands_on_the_page(tmp_path: Path) -> None:
+    (tmp_path / "gated.yaml").write_text(
+        f"name: gated\nmodel: {ROOT / 'harness' / 'demo' / 'digits.onnx'}\n"
+        "data: {source: 'harness.demo.digits:held_out', calibration: 100}\n"
+        "gates:\n"
+        "  learnable_memory_ratio: {at_most: 0.1, source: [emulated]}\n"  # int8 is a quarter of float32
+        "  accuracy: {non_inferior_by: 2 pt, source: [emulated]}\n"
+        "  speedup: {at_least: 1}\n"  # a stand-in has no time
+    )
+    plan = write_plan(tmp_path, jobs="  - {job: gated.yaml, targets: [pi]}")
+    night = quantrig("nightly", str(plan), cwd=tmp_path)
+    assert night.returncode == 1, night.stderr
+    told, where = night.stdout.splitlines()
+    assert told.startswith("gated / pi: gate learnable_memory_ratio failed: learnable memory ratio at most 0.1")
+    page = Path(where.removeprefix("the night's page: "))
+    assert "Nothing new in 6 series; 1 gate failed, 1 gate inconclusive." in page.read_text()
+    entry = json.loads((page.parent / "night.json").read_text())["entries"][0]
+    assert [(gate["gate"], gate["outcome"]) for gate in entry["gates"]] == [
+        ("learnable_memory_ratio", "fail"),
+        ("speedup", "inconclusive"),
+    ]
+
+
 def test_a_night_without_time_runs_nothing_and_fails_only_where_that_is_asked(tmp_path: Path) -> None:
     from harness.history.night import run_night
     from harness.history.plan import load_night_plan
