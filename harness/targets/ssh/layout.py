@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 UNIT = "quantrig-agent.service"
 #: The first with LoadCredential=, by which a user that exists only while the agent runs can read its key (its NEWS).
 OLDEST_SYSTEMD = 247
+#: What ProtectHome and PrivateTmp of our unit hide from it.
+HIDDEN = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 (refused)
 SYSTEM_FOLDER = "/opt/quantrig-agent"
 USER_FOLDER = ".local/share/quantrig-agent"
 
@@ -101,9 +103,10 @@ def choose_layout(target: Target, report: BoardReport) -> Layout:
 
 def _service(target: Target, asked: ServiceKind | None, report: BoardReport) -> tuple[ServiceKind, tuple[str, ...]]:
     modern = report.systemd is not None and report.systemd >= OLDEST_SYSTEMD
-    if asked == "supervisor":
+    hidden = report.python is not None and report.python.executable.startswith(HIDDEN)
+    if asked == "supervisor" or (asked is None and hidden and report.uid == 0):
         return "supervisor", ()
-    if asked == "user" or (asked is None and report.uid != 0 and not (modern and report.sudo)):
+    if asked == "user" or (asked is None and report.uid != 0 and (hidden or not (modern and report.sudo))):
         if report.user_systemd:
             return "user", ()
         if asked == "user":
@@ -118,6 +121,11 @@ def _service(target: Target, asked: ServiceKind | None, report: BoardReport) -> 
         raise UserError(
             f"{target.name}: `service: system` needs systemd {OLDEST_SYSTEMD} or newer, the board has {found}; "
             "write `service: supervisor` in `ssh`"
+        )
+    if hidden and report.python is not None:
+        raise UserError(
+            f"{target.name}: {report.python.executable} is hidden from a service of the system (ProtectHome, "
+            "PrivateTmp); install a Python elsewhere, or write `service: user` in `ssh`"
         )
     if report.uid != 0 and not report.sudo:
         user = (target.ssh.user if target.ssh is not None else None) or "USER"

@@ -95,6 +95,11 @@ class BoardReport:
     groups: tuple[str, ...]
     pythons: tuple[BoardPython, ...]
 
+    @property
+    def python(self) -> BoardPython | None:
+        """The first interpreter that an agent can run under."""
+        return next((one for one in self.pythons if one.usable and one.version >= OLDEST_PYTHON), None)
+
 
 def probe_script(python: str | None = None) -> str:
     """The script for `sh` whose output `parse_report` reads.
@@ -173,9 +178,8 @@ def choose_python(target: Target, report: BoardReport) -> BoardPython:
         UserError: there is none that will do; says what to install.
     """
     named = target.ssh.python if target.ssh is not None else None
-    fit = [one for one in report.pythons if one.usable and one.version >= OLDEST_PYTHON]
-    if fit:
-        return fit[0]
+    if report.python is not None:
+        return report.python
     where = clean_text(report.os) or report.machine
     old = max((one.version for one in report.pythons), default=None)
     if named is not None and old is None:

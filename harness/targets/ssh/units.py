@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import UserError
 from harness.targets.boards import find_board
+from harness.targets.ssh.layout import HIDDEN
 
 if TYPE_CHECKING:
     from harness.targets.ssh.layout import Layout
@@ -91,7 +92,7 @@ def system_unit(target: Target, layout: Layout, report: BoardReport) -> str:
     Raises:
         UserError: the folder lies where such a user sees nothing.
     """
-    if layout.folder.startswith(("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")):  # noqa: S108 (refused)
+    if layout.folder.startswith(HIDDEN):
         raise UserError(
             f"{target.name}: {layout.folder} is hidden from the service (ProtectHome, PrivateTmp); "
             "choose a `folder` such as /opt/quantrig-agent, or write `service: user` in `ssh`"

@@ -14,7 +14,7 @@ import pytest
 from harness.errors import UserError
 from harness.targets.board_settings import Settings
 from harness.targets.ssh.layout import Layout, choose_layout
-from harness.targets.ssh.report import BoardReport
+from harness.targets.ssh.report import BoardPython, BoardReport
 from harness.targets.ssh.units import service_files
 from harness.targets.target import ServiceKind, Ssh, Target, Via
 
@@ -22,6 +22,10 @@ REPORT = BoardReport(
     machine="aarch64", kernel="6.6", os="Debian", tegra="", uid=1000, home="/home/lab", clock_unix_s=0, systemd=252,
     user_systemd=True, sudo=True, crontab=True, groups=("video", "render"), pythons=(),
 )  # fmt: skip
+#: Where `uv python install` puts one.
+AT_HOME = BoardPython(
+    "/home/lab/.local/share/uv/python/cpython-3.10/bin/python3.10", (3, 10, 14), "aarch64", 64, (2, 31), True, True
+)
 
 
 def target(
@@ -47,6 +51,9 @@ def written(one: Target, report: BoardReport = REPORT) -> tuple[Layout, str]:
         ({"systemd": None, "user_systemd": False}, "supervisor", (), "/home/lab/.local/share/quantrig-agent"),
         ({"systemd": 245, "uid": 0, "home": "/root"}, "supervisor", (), "/opt/quantrig-agent"),  # no LoadCredential
         ({"systemd": 245}, "user", (), "/home/lab/.local/share/quantrig-agent"),
+        # a unit of the system sees no home: its agent would not start
+        ({"pythons": (AT_HOME,)}, "user", (), "/home/lab/.local/share/quantrig-agent"),
+        ({"pythons": (AT_HOME,), "uid": 0, "home": "/root"}, "supervisor", (), "/opt/quantrig-agent"),
     ],
 )
 def test_the_service_is_the_best_that_the_board_allows(
@@ -62,6 +69,7 @@ def test_the_service_is_the_best_that_the_board_allows(
         ("system", {"sudo": False}, "`sudo -n` was refused on the board; put 'USER ALL=(root) NOPASSWD: ALL'"),
         ("system", {"systemd": 245}, "needs systemd 247 or newer, the board has systemd 245"),
         ("system", {"systemd": None}, "the board has no systemd"),
+        ("system", {"pythons": (AT_HOME,)}, "bin/python3.10 is hidden from a service of the system (ProtectHome"),
         ("user", {"user_systemd": False}, "no systemd of its own"),
     ],
 )
