@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import threading
 from pathlib import Path
@@ -38,6 +39,8 @@ def up(
 
     if out.exists():
         raise UserError(f"{out} exists; remove it, or name another file with --out")
+    if not (out.parent.is_dir() and os.access(out.parent, os.W_OK)):  # before minutes of image and boot
+        raise UserError(f"--out {out}: no folder {out.parent} that can be written to; name another file")
     recipe = Recipe(machine=machine, board=board, agent=not bare)
     names = [f"qemu-{number}" for number in range(1, boards + 1)]
     with contextlib.ExitStack() as stack:
@@ -53,7 +56,10 @@ def up(
             ]  # fmt: skip
             observer.finished("lab", "up")
         stack.callback(out.unlink, missing_ok=True)
-        out.write_text("targets:\n" + "".join(_entry(one.target) for one in started))
+        try:
+            out.write_text("targets:\n" + "".join(_entry(one.target) for one in started))
+        except OSError as error:
+            raise UserError(f"--out {out} cannot be written ({error.strerror}); name another file") from error
         said = f"{boards} emulated board{'s' * (boards > 1)}: quantrig targets list --lab {out}; Ctrl-C ends them"
         typer.echo(json.dumps({"lab": str(out), "targets": names}) if as_json else said)
         stop = threading.Event()
