@@ -14,6 +14,10 @@ class Network(StrEnum):
     RATIO = "Ratio"
 
 
+#: Those that run, in the order of the first pair of blocks.
+ARMS = (Network.FLOAT, Network.QUANTIZED)
+
+
 class Source(StrEnum):
     """How a number came to be; never mixed silently in one column."""
 

@@ -10,7 +10,7 @@ from harness.data.functions import import_function
 from harness.errors import BadResult
 from harness.judge.agreement import Agreement, AgreementCounter
 from harness.judge.evaluate import Chunk, Evaluation, evaluate
-from harness.judge.figure import Figure, Network
+from harness.judge.figure import ARMS, Figure, Network
 from harness.judge.metrics import Metric, resolve_metrics
 from harness.judge.samples import write_samples
 from harness.judge.summarize import target_figures
@@ -21,8 +21,6 @@ from harness.runs.outputs import OutputStore
 from harness.runs.plan import Plan
 from harness.runs.samples import SampleReader
 from harness.store import Store
-
-_ARMS = (Network.FLOAT, Network.QUANTIZED)
 
 
 def figures_of(
@@ -86,7 +84,7 @@ def _evaluations(
             network=network,
             keep_scores=False,
         )
-        for network in _ARMS
+        for network in ARMS
     )
     return first, second
 
@@ -112,7 +110,7 @@ def _agreement(reader: SampleReader, outputs: OutputStore, decode: Decode) -> Ag
     """
     counter = AgreementCounter()
     chunks = list(reader.chunks)
-    for pair in zip(*(outputs.read(network, chunks) for network in _ARMS), strict=True):
+    for pair in zip(*(outputs.read(network, chunks) for network in ARMS), strict=True):
         first, second = (decode(arrays) for arrays in pair)
         if len(first) != 1:
             return None

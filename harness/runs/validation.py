@@ -30,7 +30,7 @@ from harness.errors import BadResult, BoardError, Crashed, Refused, Throttled, T
 from harness.job import Job, slug
 from harness.judge.agreement import agreement
 from harness.judge.comparison import Comparison
-from harness.judge.figure import Network
+from harness.judge.figure import ARMS, Network
 from harness.judge.metrics import Labels, Outputs, own_metric, resolve_metrics
 from harness.quantize.validation import MetricFunction, ValidationResult
 from harness.runs.engine import start
@@ -46,7 +46,6 @@ from harness.targets.target import Target
 #: (outputs by name, labels) → figure.
 _Score = Callable[[Outputs, Labels], float]
 
-_ARMS = (Network.FLOAT, Network.QUANTIZED)
 #: Columns of `ValidationResult.Statistics` and the published metric each one shows; the second group is an FPGA's.
 _COLUMNS = {
     "FramesPerSecond": "fps",
@@ -183,7 +182,7 @@ def validate_on(
             raise kind(target.name, comparison.target.error or comparison.status)
         reader = SampleReader(plan.data, plan.samples, in_one=bool(state))
         kept = OutputStore(store, plan.run_id, target.name, folder)
-        first, second = (_joined(kept, network, reader) for network in _ARMS)
+        first, second = (_joined(kept, network, reader) for network in ARMS)
         return _result(comparison, plan, scores, first, second, outputs[0])
 
 
@@ -231,7 +230,7 @@ def _result(
     truth = labels_at(plan.data, plan.samples) if scores else None
     for one in scores:
         if truth is not None:
-            rows += [(one.name, arm.value, one.score(o, truth)) for arm, o in zip(_ARMS, (first, second), strict=True)]
+            rows += [(one.name, arm.value, one.score(o, truth)) for arm, o in zip(ARMS, (first, second), strict=True)]
     close = agreement(first[scored], second[scored])
     sqnr_db = close.sqnr_db
     if sqnr_db is None:
@@ -248,12 +247,12 @@ def _result(
 def _statistics(comparison: Comparison) -> pd.DataFrame:
     fpga = comparison.target.environment == "fpga"
     columns = _COLUMNS | (_FPGA_COLUMNS if fpga else {})
-    rows = [(arm.value, *(comparison.value(metric, arm) for metric in columns.values())) for arm in _ARMS]
+    rows = [(arm.value, *(comparison.value(metric, arm) for metric in columns.values())) for arm in ARMS]
     table = pd.DataFrame(rows, columns=["NetworkImplementation", *columns])
     types = dict.fromkeys(columns, "Float64") | {"LearnableParameterMemory(bytes)": "Int64"}
     table = table.astype(types)
     for column, metric in _FPGA_SOURCES.items() if fpga else ():
-        found = [comparison.figure(metric, arm) for arm in _ARMS]
+        found = [comparison.figure(metric, arm) for arm in ARMS]
         known = [None if one is None or one.value is None else one.source.value for one in found]
         table[column] = pd.Series(known, dtype=object)
     return table
