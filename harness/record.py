@@ -400,6 +400,32 @@ class Revision:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that a job's own function comes from.
+
+    Args:
+        path: from the job's folder with forward slashes where it lies in there, else absolute.
+        sha256: of its content when the figures were computed, lower-case hex.
+    """
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRecord:
+    """A function that the job names: a metric of its own, or its postprocessing.
+
+    Args:
+        spec: "module:function".
+        files: its module, modules beside the job that this imports, and where its code is if elsewhere.
+    """
+
+    spec: str
+    files: tuple[SourceFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """A whole run.
 
@@ -414,6 +440,7 @@ class RunRecord:
         host: the orchestrator's own environment: versions, CPU, flags.
         gates: what came of the job's gates, target by target; empty where it has none.
         revision: of the job's file; None outside a git repository and in records of older versions.
+        functions: the job's own, with their sources; empty where it has none and in records of older versions.
     """
 
     run_id: str
@@ -432,4 +459,5 @@ class RunRecord:
     notes: tuple[str, ...] = ()
     gates: tuple[GateResult, ...] = ()
     revision: Revision | None = None
+    functions: tuple[FunctionRecord, ...] = ()
     schema_version: int = field(default=SCHEMA_VERSION)

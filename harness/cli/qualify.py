@@ -165,12 +165,13 @@ def _print_verification(found: Verification) -> None:
         say("not intact: nothing was computed from it")
         return
     say(f"{found.recomputed} figures computed again from the raw data")
-    reasons: dict[str, list[str]] = {}
-    for name, why in found.unknown:
-        reasons.setdefault(why, []).append(name)
-    for why, figures in reasons.items():
-        more = f" and {len(figures) - _NAMED} more (--json lists them)" if len(figures) > _NAMED else ""
-        say(f"not computed again ({why}): {', '.join(figures[:_NAMED])}{more}")
+    for title, named in (("of these rest on what the run kept", found.kept), ("not computed again", found.unknown)):
+        reasons: dict[str, list[str]] = {}
+        for name, why in named:
+            reasons.setdefault(why, []).append(name)
+        for why, figures in reasons.items():
+            more = f" and {len(figures) - _NAMED} more (--json lists them)" if len(figures) > _NAMED else ""
+            say(f"{title} ({why}): {', '.join(figures[:_NAMED])}{more}")
     for remark in found.remarks:
         say(f"note: {remark}")
     verdict = "none" if found.verdict is None else found.verdict.value

@@ -23,6 +23,7 @@ class Compared:
 
     Args:
         recomputed: figures that were computed again and agree.
+        kept: (figure, why) of those among them that rest on what the run kept of its outputs, not on the outputs.
         differences: one line each: a figure or a gate that the raw data do not bear out.
         unknown: (figure, why it could not be computed again), of figures with a value.
         gates: as the recomputed figures decide them.
@@ -32,6 +33,7 @@ class Compared:
     differences: tuple[str, ...]
     unknown: tuple[tuple[str, str], ...]
     gates: tuple[GateResult, ...]
+    kept: tuple[tuple[str, str], ...] = ()
 
 
 def compare_run(record: RunRecord, found: Recomputed, gates: Sequence[Gate], *, notes: bool) -> Compared:
@@ -47,6 +49,7 @@ def compare_run(record: RunRecord, found: Recomputed, gates: Sequence[Gate], *, 
     unknown: list[tuple[str, str]] = []
     believed: list[Figure] = []
     seen: set[tuple[str, str, str]] = set()
+    kept: list[tuple[str, str]] = []
     agreed = 0
     for stated in record.figures:
         key = (stated.target, stated.network, stated.metric)
@@ -70,12 +73,14 @@ def compare_run(record: RunRecord, found: Recomputed, gates: Sequence[Gate], *, 
             differences.append(f"{name}: {problem}")
         elif stated.value is not None:
             agreed += 1
+            if key in found.kept:
+                kept.append((name, found.kept[key]))
     missing = [key for key, figure in found.figures.items() if key not in seen and figure.value is not None]
     if not found.faults:
         differences += [f"{target}: {network} {metric} is missing from run.json" for target, network, metric in missing]
     decided = decide_gates(gates, record.targets, believed)
-    differences += _gates_differ(record.gates, decided)
-    return Compared(agreed, tuple(differences), tuple(unknown), decided)
+    differences += _gates_differ(record.gates, decided, notes=notes)
+    return Compared(agreed, tuple(differences), tuple(unknown), decided, tuple(kept))
 
 
 def _figures_differ(stated: Figure, fresh: Figure, *, notes: bool) -> str:
@@ -104,7 +109,7 @@ def close(first: float | None, second: float | None) -> bool:
     return math.isclose(first, second, rel_tol=TOLERANCE, abs_tol=1e-12) or (math.isnan(first) and math.isnan(second))
 
 
-def _gates_differ(stated: Sequence[GateResult], decided: Sequence[GateResult]) -> list[str]:
+def _gates_differ(stated: Sequence[GateResult], decided: Sequence[GateResult], *, notes: bool) -> list[str]:
     fresh = {(one.target, one.gate): one for one in decided}
     problems = []
     for result in stated:
@@ -114,7 +119,7 @@ def _gates_differ(stated: Sequence[GateResult], decided: Sequence[GateResult]) -
             problems.append(f"{name}: the policy asks for no such gate there, or it is stated twice")
         elif result.outcome is not other.outcome:
             problems.append(f"{name}: stated as {result.outcome}, the figures say {other.outcome}")
-        elif not _same_evidence(result, other):
+        elif not _same_evidence(result, other) or (notes and result.claim != other.claim):
             problems.append(f"{name}: its evidence is not what the raw data give")
     problems += [f"{target}: gate {gate} is missing from run.json" for target, gate in fresh]
     return problems
@@ -123,5 +128,5 @@ def _gates_differ(stated: Sequence[GateResult], decided: Sequence[GateResult]) -
 def _same_evidence(first: GateResult, second: GateResult) -> bool:
     numbers = ("threshold", "value", "ci_low", "ci_high")
     same = all(close(getattr(first, name), getattr(second, name)) for name in numbers)
-    others = ("claim", "metric", "network", "rule", "unit", "n", "source")
+    others = ("metric", "network", "rule", "unit", "n", "source")
     return same and all(getattr(first, name) == getattr(second, name) for name in others)

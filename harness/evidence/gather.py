@@ -17,11 +17,12 @@ import harness
 from harness._version import __version__
 from harness.data.functions import import_function
 from harness.errors import UserError
+from harness.evidence.entries import network_digests, own_specs, source_entry
 from harness.evidence.manifest import RunPart, dump_json
 from harness.host import host_environment
 from harness.judge.figure import Network
-from harness.judge.reference import apart_file
-from harness.record import RunRecord
+from harness.judge.reference import apart_file, outputs_file
+from harness.record import RunRecord, SourceFile
 from harness.report.csvfile import comparison_csv
 from harness.report.runjson import dump
 from harness.store import Store
@@ -74,10 +75,34 @@ def _job(record: RunRecord, part: RunPart, found: Gathered) -> None:
         found.contents[part.name("job.yaml")] = path.read_bytes()
     else:
         found.absent["job.yaml"] = "the job came from no file"
-    specs = [*_texts(record.job.get("metrics")), *_texts(record.job.get("postprocess"))]
-    for spec in specs:
-        if ":" not in spec:
-            continue
+    for function in record.functions:
+        for source in function.files:
+            _source(record, source, path.parent, part, found)
+    if not record.functions:
+        _sources_of_older(record, path, part, found)
+
+
+def _source(record: RunRecord, source: SourceFile, base: Path, part: RunPart, found: Gathered) -> None:
+    """A file of the job's own code, which must be the one that the figures were computed by.
+
+    Raises:
+        UserError: it is another one now.
+    """
+    where = base / source.path
+    if not where.is_file():
+        found.absent[source_entry(source)] = f"{where} is gone; run.json has its sha256"
+        return
+    content = _read(where)
+    if hashlib.sha256(content).hexdigest() != source.sha256:
+        judged = f"run {record.run_id} was judged by another text"
+        remedy = f"put it back as it was, or let `quantrig resume {record.run_id}` judge the run by it"
+        raise UserError(f"{where}: {judged}; {remedy}")
+    found.contents[part.name(source_entry(source))] = content
+
+
+def _sources_of_older(record: RunRecord, path: Path, part: RunPart, found: Gathered) -> None:
+    """Of a run that noted no sources: the files as they are now; the verifier is told."""
+    for spec in own_specs(record):
         try:
             code = getattr(import_function(spec, path.parent), "__code__", None)
             source = Path(code.co_filename) if code is not None else None
@@ -112,6 +137,8 @@ def _outputs(record: RunRecord, folder: Path, store: Store, part: RunPart, found
                 listed.append({"chunk": number, "path": relative, "sha256": digest})
                 files[relative] = folder / relative
             digests.setdefault(target.name, {})[network.value] = listed
+        if (folder / outputs_file(target.name)).is_file():
+            files[outputs_file(target.name)] = folder / outputs_file(target.name)
     found.contents[part.name("outputs.json")] = dump_json(digests)
     total = sum(path.stat().st_size for path in files.values() if path.is_file())
     if not include:
@@ -127,12 +154,7 @@ def _outputs(record: RunRecord, folder: Path, store: Store, part: RunPart, found
 
 def _networks(record: RunRecord, folder: Path, part: RunPart, found: Gathered) -> None:
     """Networks by digest, under which the boards got them."""
-    wanted = {record.model_digest: "the float network"}
-    for target in record.targets:
-        for shipment in target.shipments:
-            wanted[shipment.digest] = f"{shipment.network} of {target.name}"
-        if target.quantized is not None:
-            wanted[target.quantized.digest] = f"the int8 network for {target.environment}"
+    wanted = network_digests(record)
     named = [Path(str(record.job[key])) for key in ("model", "quantized") if key in record.job]
     for path in [*named, *sorted((folder / "artifacts").glob("*.onnx"))]:
         if path.is_file() and (digest := _digest(path)) in wanted:
@@ -188,10 +210,6 @@ def _commit() -> str | None:
 
 def _plain_json(value: Mapping[str, object]) -> Any:  # noqa: ANN401 - plain JSON
     return json.loads(json.dumps(value, default=str))
-
-
-def _texts(value: object) -> list[str]:
-    return [value] if isinstance(value, str) else [str(one) for one in value] if isinstance(value, list) else []
 
 
 def _plain(name: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from harness.yamlfile import FileModel
 
 FORMAT = "quantrig-bundle"
-#: Raised when an entry changes its meaning; adding an entry does not raise it.
+#: Raised when an entry changes its meaning. An entry of a kind that a reader does not know is refused by it.
 VERSION = 1
 MANIFEST, SIGNATURE, PUBLIC_KEY = "manifest.json", "manifest.sig", "public-key.pem"
 #: A target measured with several settings is called `rpi [batch 4]`.

@@ -7,6 +7,7 @@ for entry in policy.jobs:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +44,7 @@ class Policy:
     """What a release must show.
 
     Args:
-        name: [a-z0-9-]{1,64}.
+        name: words of a-z and 0-9 with single dots or hyphens between them, at most 64 characters.
         path: the file; relative names start from its folder.
         jobs: at least one.
         lab: the lab file, None: found as `quantrig run` finds it.
@@ -98,6 +99,11 @@ def merged(first: Sequence[Gate], second: Sequence[Gate]) -> tuple[Gate, ...]:
     return tuple(({gate.name: gate for gate in first} | {gate.name: gate for gate in second}).values())
 
 
+#: Releases are called camera-2.1; the name is a file's, so no dot leads and no two stand together.
+_NAME = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
+_LONGEST_NAME = 64
+
+
 class _JobEntry(FileModel):
     job: str = Field(min_length=1)
     targets: list[str] | None = Field(default=None, min_length=1)
@@ -119,8 +125,12 @@ class _PolicyFile(FileModel):
     @field_validator("name")
     @classmethod
     def _plain_name(cls, value: str | None) -> str | None:
-        if value is not None and slug(value) != value:
-            raise ValueError(f"'{value}' may hold a-z, 0-9 and - only (64 at most); write {slug(value)}")
+        if value is not None and not (_NAME.fullmatch(value) and len(value) <= _LONGEST_NAME):
+            words = ("-".join(re.findall(r"[a-z0-9]+", word)) for word in value.lower().split("."))
+            better = ".".join(word for word in words if word)[:_LONGEST_NAME].rstrip(".-") or "release"
+            raise ValueError(
+                f"'{value}' may hold a-z, 0-9 and single . or - between them ({_LONGEST_NAME} at most); write {better}"
+            )
         return value
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import BadResult, UserError
+from harness.evidence.again import distances_again, same, with_network
 from harness.judge.agreement import Agreement, AgreementCounter
 from harness.judge.context import TargetContext
 from harness.judge.evaluate import Evaluation, MetricResult
@@ -21,7 +20,7 @@ from harness.judge.figure import Figure, Network, Source
 from harness.judge.gates_units import LSB
 from harness.judge.metrics import Rows, formula_of
 from harness.judge.metrics.names import built_in
-from harness.judge.reference import apart_file, read_apart
+from harness.judge.reference import apart_file, outputs_file, read_apart, read_reference
 from harness.judge.samples import KeptSamples, read_samples
 from harness.judge.summarize import target_figures
 from harness.quantize import learnable_memory_bytes
@@ -45,11 +44,13 @@ class Recomputed:
     Args:
         figures: by key.
         reasons: why a figure cannot be had from this bundle, by key.
+        kept: why a figure was computed from what the run kept of its outputs and not from the outputs, by key.
         faults: raw data that contradict each other, one line each.
     """
 
     figures: dict[Key, Figure] = field(default_factory=dict)
     reasons: dict[Key, str] = field(default_factory=dict)
+    kept: dict[Key, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
 
@@ -83,8 +84,8 @@ def _target(
     metrics = [str(name) for name in _list(record.job.get("metrics"))]
     postprocess = record.job.get("postprocess") is not None
     evaluations, without = _evaluations(target, read, found)
-    if evaluations is not None and not postprocess:
-        _rows_from_outputs(target, metrics, evaluations, chunks, read, found)
+    if evaluations is not None:
+        _rows_from_outputs(target, metrics, evaluations, chunks, read, found, postprocess=postprocess)
     classified = any((known := built_in(name)) is not None and known.takes == "classes" for name in metrics)
     agree, why = _agreement(chunks, read, needs_code=postprocess and classified)
     int8_bytes = None if target.quantized is None else _memory(read, target.quantized.digest)
@@ -104,12 +105,27 @@ def _target(
     if evaluations is None and target.status in _WITH_FIGURES:
         for name, _ in units:
             _say_why(found, target.name, name, "the run kept no samples: an older version made it")
-    apart = read(apart_file(target.name))
-    if apart is not None:
-        figure = read_apart(_bounded(apart)).figure(TargetContext.of(target))
-        found.figures[figure.target, figure.network, figure.metric] = figure
-    else:
-        found.reasons[target.name, Network.QUANTIZED, LSB] = "the run kept no comparison with the reference"
+    _distance(target, chunks[Network.QUANTIZED], read, found)
+
+
+def _distance(target: TargetRecord, chunks: Sequence[str], read: Read, found: Recomputed) -> None:
+    """How far the board is from the reference: from the outputs of both, else from the distances that the run kept."""
+    key = (target.name, Network.QUANTIZED, LSB)
+    content = read(apart_file(target.name))
+    if content is None:
+        found.reasons[key] = "the run kept no comparison with the reference"
+        return
+    kept = read_apart(_bounded(content))
+    theirs = read(outputs_file(target.name))
+    network = None if target.quantized is None else read(f"networks/{target.quantized.digest}.onnx")
+    again, why = distances_again(
+        kept, None if theirs is None else read_reference(_bounded(theirs)), _arrays(chunks, read), network
+    )
+    if again is None:
+        found.kept[key] = f"from distances: {why}"
+    elif not same(again, kept):
+        found.faults.append(f"{target.name}: the distances kept are not those of the outputs from the reference's")
+    found.figures[key] = (again or kept).figure(TargetContext.of(target))
 
 
 def _unknown(
@@ -186,23 +202,34 @@ def _rows_from_outputs(
     chunks: Mapping[Network, Sequence[str]],
     read: Read,
     found: Recomputed,
+    *,
+    postprocess: bool,
 ) -> None:
     """Hold the kept rows of built-in metrics against the boards' raw outputs, where labels are class numbers."""
     for evaluation in evaluations:
         path = next(one.path for one in target.samples if one.network is evaluation.network)
         labels = read_samples(_bounded(read(path) or b"")).labels
-        parts = list(_arrays(chunks[evaluation.network], read))
-        if labels is None or not parts or any(part is None for part in parts):
-            continue
-        whole = {name: np.concatenate([part[name] for part in parts if part]) for name in parts[0] or ()}
+        parts = [] if postprocess else list(_arrays(chunks[evaluation.network], read))
+        there = bool(parts) and all(part is not None for part in parts)
+        whole = (
+            {name: np.concatenate([part[name] for part in parts if part]) for name in parts[0] or ()} if there else {}
+        )
         for result in evaluation.results:
-            known = built_in(result.name)
-            if result.name not in metrics or known is None or known.takes != "classes" or known.rows is None:
-                continue
-            fresh = known.rows(whole, labels)
-            if result.rows is None or not _same_rows(fresh, result.rows):
+            known = built_in(result.name) if result.name in metrics else None
+            if postprocess or known is None:
+                why = "the job's own code would have to run"
+            elif known.takes != "classes" or labels is None:
+                why = "labels of this kind are not in the bundle"
+            elif not there:
+                why = "the outputs are in the bundle as digests only"
+            elif known.rows is None or result.rows is None or not _same_rows(known.rows(whole, labels), result.rows):
                 where = f"{target.name}: {result.name} of {evaluation.network}"
                 found.faults.append(f"{where}: the samples kept are not what the raw outputs and labels give")
+                continue
+            else:
+                continue
+            for network, name in ((evaluation.network, result.name), (Network.RATIO, f"{result.name}_delta")):
+                found.kept[target.name, network, name] = f"from what each sample gave: {why}"
 
 
 def _same_rows(first: Rows, second: Rows) -> bool:
@@ -272,17 +299,7 @@ def _memory(read: Read, digest: str) -> int | None:
     content = read(f"networks/{digest}.onnx")
     if content is None:
         return None
-    # A tensor that lies in another file names it under the key "location", wherever in the network it is: none of this
-    # machine's files are opened for a network that so much as holds the word.
-    if b"location" in content:
-        return None
-    with tempfile.TemporaryDirectory(prefix="quantrig-verify-") as folder:
-        path = Path(folder) / "network.onnx"
-        path.write_bytes(content)
-        try:
-            return learnable_memory_bytes(path)
-        except Exception:  # noqa: BLE001 (a stranger's bytes: whatever the readers of networks raise, it is then no network)
-            return None
+    return with_network(content, learnable_memory_bytes)
 
 
 def _list(value: object) -> list[object]:

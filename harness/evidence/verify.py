@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from harness._version import __version__
 from harness.errors import ExitCode, UserError
 from harness.evidence.compare import compare_run
 from harness.evidence.container import Container
+from harness.evidence.entries import GENERAL, named_digests, own_specs, source_entry, unnamed
 from harness.evidence.gather import code_digest
 from harness.evidence.job_file import changed_fields
 from harness.evidence.keys import fingerprint, parse_public, public_pem, signed_by
@@ -58,6 +59,7 @@ class Verification:
         differences: one line each: a figure or verdict that the raw data do not bear out.
         unknown: (figure, why): it could not be computed again.
         recomputed: how many figures were, and agree.
+        kept: (figure, why) of those among them that rest on what the run kept of its outputs, not on the outputs.
         signer: fingerprint of the key; "" where there is no valid signature.
         trusted: whether the key is the one the caller named; None where none was named.
         manifest: None where it cannot be read.
@@ -75,6 +77,7 @@ class Verification:
     manifest: Manifest | None = None
     gates: list[GateResult] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
+    kept: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def intact(self) -> bool:
@@ -185,12 +188,22 @@ def _content(container: Container, manifest: Manifest, found: Verification) -> N
             judged.append((run, record))
             found.remarks += [f"{run.job}: {what}: {why}" for what, why in run.absent.items()]
     _complete(manifest, policy, judged, found)
+    parts = tuple(RunPart(run.run_id).name("") for run in manifest.runs)
+    found.differences += [
+        _not_a_part(name) for name in manifest.entries if name not in GENERAL and not name.startswith(parts)
+    ]
     if found.verdict is None or manifest.verdict != found.verdict:
         found.differences.append(f"the verdict is stated as {manifest.verdict}, the gates say {found.verdict}")
     if same_code and not found.differences:
         page = decision_html(policy, [record for _, record in judged], manifest.created, found.signer)
         if page.encode() != container.content(PAGE):
             found.differences.append(f"{PAGE}: not the page that these figures make")
+
+
+def _not_a_part(name: str) -> str:
+    return (
+        f"{name}: no part of a bundle, neither its format nor a run's record names it; if a later version does, update"
+    )
 
 
 def _same_code(container: Container, manifest: Manifest, found: Verification) -> bool:
@@ -225,15 +238,18 @@ def _run(container: Container, run: ListedRun, policy: Policy, found: Verificati
         asked = f"{policy.profile} on the {policy.split} split"
         found.differences.append(f"{run.job}: measured {record.profile} on the {record.split} split, not {asked}")
     gates = _gates(record, run, policy, read("job.yaml"), found)
+    if not record.functions and (specs := own_specs(record)):
+        found.remarks.append(f"{run.job}: the run noted no digest of the source of {', '.join(specs)}")
     outputs = json.loads(read("outputs.json") or b"{}")
     if not isinstance(outputs, dict):
         found.differences.append(f"{part.name('outputs.json')}: not a mapping")
         return None
-    _digests(container, part, record, outputs, found)
+    _digests(container, part, record, outputs, run.absent, found)
     compared = compare_run(record, recompute_run(record, read, outputs), gates, notes=notes)
     found.recomputed += compared.recomputed
     found.differences += [f"{run.job}: {line}" for line in compared.differences]
     found.unknown += [(f"{run.job}: {name}", why) for name, why in compared.unknown]
+    found.kept += [(f"{run.job}: {name}", why) for name, why in compared.kept]
     found.gates += compared.gates
     if notes and read("comparison.csv") != comparison_csv(record).encode():
         found.differences.append(f"{part.name('comparison.csv')}: not the table that run.json makes")
@@ -263,22 +279,25 @@ def _gates(
 
 
 def _digests(
-    container: Container, part: RunPart, record: RunRecord, outputs: dict[str, Any], found: Verification
+    container: Container,
+    part: RunPart,
+    record: RunRecord,
+    outputs: dict[str, Any],
+    absent: Mapping[str, str],
+    found: Verification,
 ) -> None:
-    """Files that the record or outputs.json name by digest are those files."""
-    named: dict[str, str] = {}
-    for target in record.targets:
-        named |= {part.name(one.path): one.digest for one in target.samples}
-    for networks in outputs.values():
-        for chunks in networks.values():
-            named |= {part.name(str(one["path"])): str(one["sha256"]) for one in chunks}
-    for name in container.entries:
-        if name.startswith(part.name("networks/")):
-            named[name] = name.rpartition("/")[2].removesuffix(".onnx")
+    """Files that the record or outputs.json name by digest are those files, and no others are there."""
+    named = {part.name(name): digest for name, digest in named_digests(record, outputs).items()}
     for name, digest in named.items():
         entry = container.entries.get(name)
         if entry is not None and entry.sha256 != digest:
             found.differences.append(f"{name}: not the file that the run's record names")
+    for function in record.functions:
+        for source in function.files:
+            name = source_entry(source)
+            if part.name(name) not in container.entries and name not in absent:
+                found.differences.append(f"{part.name(name)}: the source of {function.spec} is missing")
+    found.differences += [_not_a_part(name) for name in unnamed(container.entries, part, record, outputs)]
 
 
 def _complete(
@@ -314,6 +333,7 @@ def as_json(found: Verification, *, require_pass: bool = False) -> dict[str, Any
         "touched": found.touched,
         "differences": found.differences,
         "figures_recomputed": found.recomputed,
+        "from_kept_rows": [{"figure": name, "why": why} for name, why in found.kept],
         "not_recomputed": [{"figure": name, "why": why} for name, why in found.unknown],
         "gates": [dataclasses.asdict(gate) for gate in found.gates],
         "remarks": found.remarks,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,45 @@ def apart_file(target: str) -> str:
     return f"samples/{target}.reference.npz"
 
 
+def outputs_file(target: str) -> str:
+    """Where the reference's own outputs are kept, relative to the run's folder."""
+    return f"samples/{target}.reference-outputs.npz"
+
+
+def save_reference(folder: Path, target: str, outputs: Mapping[str, NDArray[Any]] | None) -> None:
+    """Keep the reference's outputs in a run's folder, so that distances can be computed again without it.
+
+    Args:
+        folder: of the run.
+        target: name of the target.
+        outputs: name → array [N, …]; None: too large to keep, what an earlier judgement left is removed.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    path = folder / outputs_file(target)
+    if outputs is None:
+        path.unlink(missing_ok=True)
+        return
+    buffer = io.BytesIO()
+    # positional names inside: an output may be called anything, even what savez reserves
+    np.savez(buffer, np.array(list(outputs), dtype=np.str_), *outputs.values())
+    write_whole(path, buffer.getvalue(), "free some space")
+
+
+def read_reference(content: bytes) -> dict[str, NDArray[Any]]:
+    """Read them back.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {str(name): arrays[f"arr_{i + 1}"] for i, name in enumerate(arrays["arr_0"])}
+    except (KeyError, OSError, EOFError) as error:
+        raise ValueError(f"no outputs of a reference ({error})") from error
+
+
 def save_apart(folder: Path, target: str, apart: Apart) -> None:
     """Keep the evidence in a run's folder.
 
@@ -65,6 +105,21 @@ def save_apart(folder: Path, target: str, apart: Apart) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **_arrays(apart))
     write_whole(folder / apart_file(target), buffer.getvalue(), "free some space")
+
+
+def distances(ours: NDArray[Any], theirs: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.int64], float]:
+    """How far a board's values of one output are from the reference's.
+
+    Args:
+        ours: the reference's, [N, …].
+        theirs: the board's, of the same shape.
+
+    Returns:
+        The largest |board - reference| of each sample, how many of its values differ, and the largest |reference|.
+    """
+    exact = np.asarray(ours, np.float64)
+    off = np.abs(exact - np.asarray(theirs, np.float64)).reshape(len(exact), -1)
+    return off.max(axis=1, initial=0.0), np.count_nonzero(off, axis=1), float(np.abs(exact).max(initial=0.0))
 
 
 def _arrays(apart: Apart) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from harness.judge.comparison import Comparison
 from harness.judge.figure import Network, Source
 from harness.judge.gates_units import LSB
 from harness.judge.verdict import exit_code
-from harness.record import QuantizedRecord, Revision, RunRecord, TargetRecord
+from harness.record import FunctionRecord, QuantizedRecord, Revision, RunRecord, TargetRecord
 from harness.runs.advice import plan_notes
 from harness.runs.interrupt import Interrupted, stop_on_signals
 from harness.runs.networks import NetworkFile, digest_of, network_file, quantize_for
@@ -26,6 +26,7 @@ from harness.runs.plan import Plan, make_plan
 from harness.runs.profile import Profile, find_profile
 from harness.runs.revision import revision_of
 from harness.runs.samples import SampleReader
+from harness.runs.sources import function_records
 from harness.runs.standin import StandIns
 from harness.runs.target_task import TargetTask
 from harness.runs.trial import Trial, try_metrics
@@ -189,9 +190,11 @@ def _request(plan: Plan) -> dict[str, object]:
 def _execute(plan: Plan, store: Store, observer: Observer, stop: threading.Event) -> Run:
     with stop_on_signals(stop):
         try:
+            functions = function_records(plan.job)
             trial = _tried(plan, observer)
             records = _work(plan, store, observer, stop)
             record = _judge(plan, store, observer, records, trial)
+            record = replace(record, notes=(*record.notes, *_edited(functions, record)))
             store.save_figures(plan.run_id, record.figures)
             published = _publish(record, plan.out)
         except Interrupted:
@@ -350,6 +353,7 @@ def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[Targe
     summary = store.run(plan.run_id)
     revision = summary.request.get("revision")
     reader = _reader(plan)
+    functions = function_records(plan.job)
     try:
         figures, judged = figures_of(plan, store, records, reader)
     except UserError as error:
@@ -380,7 +384,17 @@ def _judge(plan: Plan, store: Store, observer: Observer, records: Sequence[Targe
         notes=_run_notes(plan, trial),
         gates=decide_gates(plan.job.gates, judged, figures),
         revision=None if revision is None else Revision(**revision),
+        functions=functions,
     )
+
+
+def _edited(before: Sequence[FunctionRecord], record: RunRecord) -> tuple[str, ...]:
+    """Files of the job's functions that somebody changed while the run went on."""
+    old = {file.path: file.sha256 for one in before for file in one.files}
+    new = {file.path: file.sha256 for one in record.functions for file in one.files}
+    changed = [path for path in {**old, **new} if old.get(path) != new.get(path)]
+    again = f"`quantrig resume {record.run_id}` judges it by the files as they are"
+    return (f"{', '.join(changed)} changed while the run went on: {again}",) if changed else ()
 
 
 def _run_notes(plan: Plan, trial: Trial) -> tuple[str, ...]:

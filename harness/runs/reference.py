@@ -18,7 +18,7 @@ from harness.judge.context import TargetContext
 from harness.judge.figure import Figure, Network
 from harness.judge.gates_units import LSB
 from harness.judge.gates_values import Place
-from harness.judge.reference import Apart, save_apart
+from harness.judge.reference import Apart, distances, save_apart, save_reference
 from harness.quantize.graph import Graph, read_model
 from harness.quantize.runtime import open_session, run_session
 from harness.record import TargetRecord
@@ -30,6 +30,8 @@ from harness.runs.samples import SampleReader, feeds, join
 from harness.store import Store
 from harness.targets.target import Target
 
+#: The reference's outputs are kept up to this size a target, so that its distances can be verified from a bundle.
+MOST_KEPT_BYTES = 64 << 20
 #: What moves values and changes none.
 _MOVES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity"})
 
@@ -64,17 +66,21 @@ def reference_figures(
             continue
         context = TargetContext.of(record)
         try:
-            apart = _compare(plan, targets[record.name], record, reader, store)
+            apart, kept = _compare(plan, targets[record.name], record, reader, store)
         except (UserError, BadResult) as error:
             reason = str(error)
             found.append(context.figure(Network.QUANTIZED, LSB, None, "LSB", notes=(reason,), about_outputs=True))
             continue
         save_apart(plan.out, record.name, apart)
+        save_reference(plan.out, record.name, kept)
         found.append(apart.figure(context))
     return tuple(found)
 
 
-def _compare(plan: Plan, target: Target, record: TargetRecord, reader: SampleReader, store: Store) -> Apart:
+def _compare(
+    plan: Plan, target: Target, record: TargetRecord, reader: SampleReader, store: Store
+) -> tuple[Apart, dict[str, NDArray[np.generic]] | None]:
+    """The distances, and the reference's outputs where they are small enough to keep."""
     if plan.job.state:
         raise UserError("a recurrent network's outputs depend on those before: not compared with the reference")
     quantized = int8_network(plan, target)
@@ -92,7 +98,8 @@ def _compare(plan: Plan, target: Target, record: TargetRecord, reader: SampleRea
     furthest: list[NDArray[np.float64]] = []
     differing: list[NDArray[np.int64]] = []
     largest = np.zeros(len(names))
-    values = 0
+    values = held_bytes = 0
+    held: list[dict[str, NDArray[np.generic]]] = []
     chunks = list(reader.chunks)
     for chunk, theirs in zip(chunks, outputs.read(Network.QUANTIZED, chunks), strict=True):
         parts = []
@@ -104,17 +111,20 @@ def _compare(plan: Plan, target: Target, record: TargetRecord, reader: SampleRea
         for name in names:
             if name not in theirs or theirs[name].shape != ours[name].shape:
                 raise UserError(f"output '{name}' of the board has another shape than the reference's: not compared")
-        pairs = [(np.asarray(ours[name], np.float64), np.asarray(theirs[name], np.float64)) for name in names]
-        off = [np.abs(a - b).reshape(len(a), -1) for a, b in pairs]
-        furthest.append(np.stack([one.max(axis=1) for one in off], axis=1))
-        differing.append(np.stack([np.count_nonzero(one, axis=1) for one in off], axis=1))
-        largest = np.maximum(largest, [np.abs(a).max(initial=0.0) for a, _ in pairs])
-        values += sum(one.size for one in off)
-    steps, basis = _steps(model, names, largest)
+        apart = [distances(ours[name], theirs[name]) for name in names]
+        furthest.append(np.stack([one[0] for one in apart], axis=1))
+        differing.append(np.stack([one[1] for one in apart], axis=1))
+        largest = np.maximum(largest, [one[2] for one in apart])
+        values += sum(ours[name].size for name in names)
+        held_bytes += sum(array.nbytes for array in ours.values())
+        held = [*held, ours] if held_bytes <= MOST_KEPT_BYTES else []
+    steps, basis = output_steps(model, names, largest)
     ids = tuple(plan.data.ids[index] for index in plan.samples)
-    return Apart(
+    made = Apart(
         ids, tuple(names), np.concatenate(furthest), np.concatenate(differing), steps, values, basis, reference.text
     )
+    kept = {name: np.concatenate([one[name] for one in held]) for name in names} if held else None
+    return made, kept
 
 
 def _reference(target: Target, record: TargetRecord, quantized: Path, model: ModelProto) -> _Reference:
@@ -129,8 +139,16 @@ def _reference(target: Target, record: TargetRecord, quantized: Path, model: Mod
     return _Reference(made.model, tuple(made.disabled_optimizers), f"lowered, {arithmetic.title}", False)
 
 
-def _steps(model: ModelProto, names: Sequence[str], largest: NDArray[np.float64]) -> tuple[NDArray[np.float64], str]:
-    """The quantization step of each output and what it is, for a reader."""
+def output_steps(
+    model: ModelProto, names: Sequence[str], largest: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], str]:
+    """The quantization step of each output and what it is, for a reader.
+
+    Args:
+        model: the int8 network, Q/DQ.
+        names: of its outputs.
+        largest: the reference's largest absolute value of each, float64 [M].
+    """
     graph = Graph(model)
     makers = {name: node for node in graph.nodes for name in node.output}
     steps, bases = [], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -45,6 +46,7 @@ def test_an_honest_bundle_is_intact(release: Release) -> None:
     assert len(found.gates) == 5
     assert found.recomputed >= 20
     assert found.unknown == []
+    assert found.kept == []
     assert found.exit_code() is ExitCode.GOOD
     assert verify_bundle(release.bundle).trusted is None
 
@@ -487,3 +489,68 @@ def test_a_later_version_is_told(release: Release, tmp_path: Path) -> None:
         changed = entries | {MANIFEST: content, SIGNATURE: sign(release.key, content)}
         found = verify_bundle(write(tmp_path / "later.zip", changed))
         assert any(says in line for line in found.touched)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        "outputs.npz",
+        f"runs/{RUN}/notes.txt",
+        f"runs/{RUN}/networks/{'0' * 64}.onnx",
+        f"runs/{RUN}/outputs/rpi/quantized/00009.npz",
+        f"runs/{RUN}/functions/deep/own.py",
+        "runs/another/run.json",
+    ],
+)
+def test_what_the_signer_adds_is_named_and_refused(release: Release, tmp_path: Path, name: str) -> None:
+    entries = contents(release.bundle) | {name: b"x"}
+    found = verify_bundle(resigned(tmp_path / "more.zip", entries, release.key), release.key.public_key())
+    assert found.touched == []
+    (line,) = found.differences
+    assert line.startswith(f"{name}: no part of a bundle")
+    assert found.exit_code() is ExitCode.GATE_FAILED
+
+
+def test_distances_are_those_of_the_outputs_of_both(release: Release, tmp_path: Path) -> None:
+    """numpy reads board and reference out of the zip; then the distances are forged, or cannot be had."""
+    entries = contents(release.bundle)
+    part = f"runs/{RUN}"
+
+    def arrays(name: str) -> Any:  # noqa: ANN401 - an array
+        with np.load(io.BytesIO(entries[name])) as found:
+            return found["arr_1"].astype(np.float64)
+
+    board = np.concatenate([arrays(n) for n in sorted(entries) if n.startswith(f"{part}/outputs/rpi/quantized/")])
+    right = arrays(f"{part}/samples/rpi.reference-outputs.npz")
+    figure = stated(run_json(entries), "reference_lsb", "Quantized")
+    assert figure["value"] == pytest.approx(np.abs(board - right).max() / (np.abs(right).max() / 127), rel=1e-12)
+    assert figure["value"] > 0
+
+    name = f"{part}/samples/rpi.reference.npz"
+    with np.load(io.BytesIO(entries[name])) as kept:
+        forged = dict(kept) | {"furthest": kept["furthest"] * 0.5}
+    buffer = io.BytesIO()
+    np.savez(buffer, **forged)
+    found = verify_bundle(resigned(tmp_path / "forged.zip", entries | {name: buffer.getvalue()}, FORGER))
+    assert any("the distances kept are not those of the outputs" in line for line in found.differences)
+
+    for gone, why in (
+        (f"{part}/samples/rpi.reference-outputs.npz", "the reference's outputs are not in the bundle"),
+        (f"{part}/outputs/rpi/quantized/00001.npz", "the board's outputs are not in the bundle"),
+    ):
+        less = {key: content for key, content in entries.items() if key != gone}
+        found = verify_bundle(resigned(tmp_path / "less.zip", less, release.key))
+        assert found.intact, found.differences
+        assert dict(found.kept)["toy: rpi: Quantized reference_lsb"] == f"from distances: {why}"
+
+
+def test_rows_that_outputs_could_not_be_held_against_are_told(release: Release, tmp_path: Path) -> None:
+    entries = {name: content for name, content in contents(release.bundle).items() if "/outputs/" not in name}
+    found = verify_bundle(resigned(tmp_path / "digests.zip", entries, release.key))
+    assert {name for name, _ in found.kept} == {
+        "toy: rpi: Floating-Point accuracy_top1",
+        "toy: rpi: Quantized accuracy_top1",
+        "toy: rpi: Ratio accuracy_top1_delta",
+        "toy: rpi: Quantized reference_lsb",
+    }

@@ -12,9 +12,10 @@ from onnx import numpy_helper
 
 from harness.emulation import lower
 from harness.emulation.arithmetic import find_arithmetic
+from harness.evidence.again import distances_again, same
 from harness.job import parse_job
 from harness.judge.figure import Figure, Network, Source
-from harness.judge.reference import apart_file, read_apart
+from harness.judge.reference import apart_file, outputs_file, read_apart, read_reference
 from harness.quantize import calibrate, quantize
 from harness.record import QuantizedRecord, TargetRecord
 from harness.runs.outputs import OutputStore
@@ -127,6 +128,26 @@ def test_an_output_that_stays_float_counts_in_127ths_of_its_largest(tmp_path: Pa
     found = case.figure(outputs)
     assert found.value == pytest.approx(2.5, rel=1e-4)
     assert "stays float" in found.note
+
+
+@pytest.mark.parametrize("environment", ["cpu", "fpga"])
+def test_the_references_outputs_are_kept_and_bear_the_distances_out(tmp_path: Path, environment: str) -> None:
+    case = Case(tmp_path, environment)
+    outputs = case.right().copy()
+    outputs[7, 2] += np.float32(0.3)
+    case.figure(outputs)
+    kept = read_apart((case.plan.out / apart_file("board")).read_bytes())
+    reference = read_reference((case.plan.out / outputs_file("board")).read_bytes())
+    np.testing.assert_array_equal(reference["y"], case.right())
+    board = [{"y": outputs[:20]}, {"y": outputs[20:]}]
+    again, why = distances_again(kept, reference, board, case.int8.read_bytes())
+    assert again is not None, why
+    assert same(again, kept)
+    less, why = distances_again(kept, reference, [board[0], None], case.int8.read_bytes())
+    assert less is None
+    assert "board's outputs" in why
+    with pytest.raises(ValueError, match="shape"):
+        distances_again(kept, reference, board[:1], case.int8.read_bytes())
 
 
 def test_another_shape_is_not_compared(tmp_path: Path) -> None:
