@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agents import __version__
-from agents.config import MEBIBYTE, AgentConfig, default_data_dir
+from agents.config import MEBIBYTE, AgentConfig, default_data_dir, usual_prepare_timeout_s
 
 if TYPE_CHECKING:
     from agents.boards.sources import Sources
@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--max-tensor-mb", type=_positive, default=defaults.max_tensor_bytes // MEBIBYTE)
     serve.add_argument("--memory-limit", choices=_LIMIT_KINDS, default=defaults.memory_limit)
     serve.add_argument("--allow-loops", action="store_true", help="accept networks with Loop and Scan")
-    serve.add_argument("--prepare-timeout-s", type=_seconds, default=defaults.prepare_timeout_s)
+    serve.add_argument("--prepare-timeout-s", type=_seconds, help="of loading and compiling a network")
     serve.add_argument("--batch-timeout-s", type=_seconds, default=defaults.batch_timeout_s)
     serve.add_argument("--host-timeout-s", type=_seconds, default=defaults.host_timeout_s)
     serve.add_argument("--max-networks", type=_positive, default=defaults.max_networks)
@@ -106,7 +106,7 @@ def _serve(options: argparse.Namespace) -> int:
         child_memory_bytes=(options.child_memory_mb or 0) * MEBIBYTE or usual_memory_bytes(family),
         max_tensor_bytes=options.max_tensor_mb * MEBIBYTE,
         allow_loops=options.allow_loops,
-        prepare_timeout_s=options.prepare_timeout_s,
+        prepare_timeout_s=options.prepare_timeout_s or usual_prepare_timeout_s(family),
         batch_timeout_s=options.batch_timeout_s,
         host_timeout_s=options.host_timeout_s,
         max_networks=options.max_networks,

@@ -27,7 +27,7 @@ class AgentConfig:
     child_memory_bytes: int = 2048 * MEBIBYTE
     max_tensor_bytes: int = 1024 * MEBIBYTE  # of one declared tensor; the child's own limit bounds the sum
     allow_loops: bool = False
-    prepare_timeout_s: float = 300.0  # an accelerator's compiler takes minutes
+    prepare_timeout_s: float = 300.0
     batch_timeout_s: float = 60.0
     host_timeout_s: float = 120.0  # a stalled host holds a network, or a file's turn, no longer than this
     max_networks: int = 8
@@ -37,6 +37,16 @@ class AgentConfig:
     def max_artifact_bytes(self) -> int:
         """Largest file that an upload may declare."""
         return min(self.quota_bytes, MAX_ARTIFACT_BYTES)
+
+
+def usual_prepare_timeout_s(family: str) -> float:
+    """How long loading a network may take when the operator does not say.
+
+    Args:
+        family: of the board; TensorRT and Vitis AI compile on theirs, a large network for more than ten minutes on a
+            small Jetson, and give signs of life meanwhile.
+    """
+    return 1800.0 if family in ("jetson", "nvidia", "xilinx") else AgentConfig().prepare_timeout_s
 
 
 def default_data_dir() -> Path:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from agents.config import usual_prepare_timeout_s
 from agents.limits import ResourceLimiter, choose_limiter, usual_memory_bytes
 
 #: Reserves as CUDA does, then writes: what it is told to, in MB. It begins when it is told, so that the limit is there.
@@ -24,6 +25,7 @@ except (OSError, MemoryError):
 """
 CHOSEN = """
 import os, sys
+from agents.config import usual_prepare_timeout_s
 from agents.limits import choose_limiter
 if os.geteuid() == 0:
     os.setgroups([])
@@ -65,6 +67,11 @@ def test_an_engine_may_be_built_in_most_of_the_memory() -> None:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert usual_memory_bytes("raspberry-pi") == 2 << 30
     assert usual_memory_bytes("jetson") == max(2 << 30, int(0.75 * memory))
+
+
+def test_who_compiles_has_time_for_it() -> None:
+    """Told to hosts, whose own limit follows it."""
+    assert [usual_prepare_timeout_s(family) for family in ("jetson", "xilinx", "generic")] == [1800.0, 1800.0, 300.0]
 
 
 def test_the_operators_word_comes_first() -> None:
