@@ -6,11 +6,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+from harness.evidence.precision import held_to_profile
 from harness.evidence.recompute import Recomputed
 from harness.judge.figure import Figure
 from harness.judge.gates import decide_gates
 from harness.judge.gates_values import Gate, GateResult
 from harness.record import RunRecord
+from harness.runs.profile import Profile
 
 #: Sums over thousands of numbers are grouped differently by other processors and versions of numpy; 1 part in 10^9 is
 #: far below any digit that is published.
@@ -36,13 +38,16 @@ class Compared:
     kept: tuple[tuple[str, str], ...] = ()
 
 
-def compare_run(record: RunRecord, found: Recomputed, gates: Sequence[Gate], *, notes: bool) -> Compared:
+def compare_run(
+    record: RunRecord, found: Recomputed, gates: Sequence[Gate], profile: Profile, *, notes: bool
+) -> Compared:
     """A run's figures and gates against the raw data.
 
     Args:
         record: as run.json states it.
         found: from `recompute_run`.
         gates: that were decided.
+        profile: the policy's, whose precision is asked for.
         notes: hold the figures' notes against each other too; another version words them otherwise.
     """
     differences = list(found.faults)
@@ -78,7 +83,7 @@ def compare_run(record: RunRecord, found: Recomputed, gates: Sequence[Gate], *, 
     missing = [key for key, figure in found.figures.items() if key not in seen and figure.value is not None]
     if not found.faults:
         differences += [f"{target}: {network} {metric} is missing from run.json" for target, network, metric in missing]
-    decided = decide_gates(gates, record.targets, believed)
+    decided = held_to_profile(decide_gates(gates, record.targets, believed), record.targets, profile)
     differences += _gates_differ(record.gates, decided, notes=notes)
     return Compared(agreed, tuple(differences), tuple(unknown), decided, tuple(kept))
 

@@ -17,6 +17,7 @@ from harness.evidence.job_file import changed_fields
 from harness.evidence.keys import PRIVATE_KEY, fingerprint, load_private, make_key
 from harness.evidence.page import decision_html, overall
 from harness.evidence.policy import Policy, PolicyJob
+from harness.evidence.precision import held_to_profile, with_cuts_noted
 from harness.evidence.verify import verify_bundle
 from harness.job import Job
 from harness.judge.gates import decide_gates
@@ -29,7 +30,7 @@ from harness.report.runjson import load
 from harness.runs.engine import start
 from harness.runs.observer import Observer
 from harness.runs.plan import Plan, make_plan
-from harness.runs.profile import find_profile
+from harness.runs.profile import Profile, find_profile
 from harness.runs.trial import try_metrics
 from harness.store import Store
 from harness.targets.lab import LAB_FILE, find_lab, load_lab
@@ -119,7 +120,9 @@ def run_policy(
     done = []
     for entry, plan in plans:
         observer.message("host", f"{plan.job.name}: run {plan.run_id} on {len(plan.targets)} targets")
-        done.append((entry.position, start(plan, store, observer).record))
+        record = start(plan, store, observer).record
+        gates = held_to_profile(record.gates, record.targets, plan.profile)
+        done.append((entry.position, with_cuts_noted(replace(record, gates=gates), plan.profile)))
     return done
 
 
@@ -152,7 +155,7 @@ def judge_runs(policy: Policy, run_ids: Sequence[str], store: Store) -> list[tup
             asked = f"{policy.profile} on the {policy.split} split"
             said = f"run {record.run_id} was measured {record.profile} on the {record.split} split"
             raise UserError(f"{said}; {policy.path} asks for {asked}: run it again, or change the policy")
-        judged.append((entry.position, judged_again(record, job.gates), summary.out))
+        judged.append((entry.position, judged_again(record, job.gates, find_profile(policy.profile)), summary.out))
         there = {target.entry_name for target in record.targets}
         for name in entry.targets or policy.targets or ():
             if name not in there:
@@ -173,12 +176,16 @@ def _same_job(record: RunRecord, job: Job) -> None:
         raise UserError(f"{says}; run it again, or put the file back as it was")
 
 
-def judged_again(record: RunRecord, gates: Sequence[Gate]) -> RunRecord:
-    """The same run under other gates."""
-    return replace(
-        record,
-        job={**record.job, "gates": gates_as_json(gates)},
-        gates=decide_gates(gates, record.targets, record.figures),
+def judged_again(record: RunRecord, gates: Sequence[Gate], profile: Profile) -> RunRecord:
+    """The same run under other gates, held to the precision of a profile."""
+    decided = decide_gates(gates, record.targets, record.figures)
+    return with_cuts_noted(
+        replace(
+            record,
+            job={**record.job, "gates": gates_as_json(gates)},
+            gates=held_to_profile(decided, record.targets, profile),
+        ),
+        profile,
     )
 
 

@@ -44,6 +44,7 @@ from harness.judge.verdict import gate_code, worst
 from harness.record import RunRecord
 from harness.report.csvfile import comparison_csv
 from harness.report.runjson import load
+from harness.runs.profile import find_profile
 
 #: A record of a hundred million latencies; json needs about ten times as much memory.
 MOST_JSON_BYTES = 1 << 30
@@ -245,7 +246,9 @@ def _run(container: Container, run: ListedRun, policy: Policy, found: Verificati
         found.differences.append(f"{part.name('outputs.json')}: not a mapping")
         return None
     _digests(container, part, record, outputs, run.absent, found)
-    compared = compare_run(record, recompute_run(record, read, outputs), gates, notes=notes)
+    compared = compare_run(
+        record, recompute_run(record, read, outputs), gates, find_profile(policy.profile), notes=notes
+    )
     found.recomputed += compared.recomputed
     found.differences += [f"{run.job}: {line}" for line in compared.differences]
     found.unknown += [(f"{run.job}: {name}", why) for name, why in compared.unknown]

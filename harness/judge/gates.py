@@ -57,6 +57,11 @@ def decide_gates(
     return tuple(results)
 
 
+def rests_on_timing(metric: str) -> bool:
+    """Whether a metric comes of the timed blocks: times, throughput, energy, heat."""
+    return metric.startswith(_ABOUT_TIME)
+
+
 def claim(gate: Gate) -> str:
     """What a gate asks, for a reader."""
     if gate.rule is Rule.NON_INFERIOR:
@@ -129,7 +134,7 @@ def _evidence(
         return None, f"not measured: {figure.note or 'nothing is known'}{_longer(gate, figure)}"
     if figure.source not in gate.sources:
         return None, _no_board(figure.source)
-    if gate.metric.startswith(_ABOUT_TIME) and (why := _unfit(gate, target, figure.source)):
+    if rests_on_timing(gate.metric) and (why := _unfit(gate, target, figure.source)):
         return None, why
     if figure.source is Source.MODELLED:
         if gate.model_error is None:

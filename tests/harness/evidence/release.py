@@ -25,6 +25,7 @@ from harness.judge.figure import Network, Source
 from harness.judge.metrics import accuracy
 from harness.judge.reference import Apart, save_apart, save_reference
 from harness.judge.samples import write_samples
+from harness.judge.stopping import StoppingRule
 from harness.judge.summarize import target_figures
 from harness.quantize import learnable_memory_bytes
 from harness.record import (
@@ -83,12 +84,12 @@ def _network(path: Path, dtype: type[np.generic]) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
 
 
-def _blocks(rng: np.random.Generator) -> tuple[BlockRecord, ...]:
+def _blocks(rng: np.random.Generator, scatter: float) -> tuple[BlockRecord, ...]:
     made = []
     for pair in range(8):
         drift = 1 + 0.004 * pair
         for network, ms in ((F, 2.0), (Q, 1.2)):
-            ns = (1e6 * ms * drift * rng.normal(1, 0.004) * (1 + rng.gamma(2, 0.02, 120))).astype(int)
+            ns = (1e6 * ms * drift * rng.normal(1, scatter) * (1 + rng.gamma(2, 0.02, 120))).astype(int)
             made.append(
                 BlockRecord(
                     network, pair, tuple(ns.tolist()), 1.79e9 + pair, ns.sum() / 1e9 * 1.01, 1, 0.1, 5_000_000 + pair
@@ -118,7 +119,9 @@ def reference(board: NDArray[np.float32]) -> NDArray[np.float32]:
     return right
 
 
-def make_release(folder: Path, policy: str = POLICY) -> Release:
+def make_release(
+    folder: Path, policy: str = POLICY, *, scatter: float = 0.004, stopping: StoppingRule | None = None
+) -> Release:
     """Write job, lab, policy, a finished run and its bundle into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     _network(folder / "toy.onnx", np.float32)
@@ -133,7 +136,7 @@ def make_release(folder: Path, policy: str = POLICY) -> Release:
     key = Ed25519PrivateKey.generate()
     store = open_store(str(folder / "q.db"))
     try:
-        _run(folder, out, int8, store)
+        _run(folder, out, int8, store, scatter, stopping)
         asked = load_policy(folder / "policy.yaml")
         judged = judge_runs(asked, [RUN], store)
         done = publish_decision(asked, judged, store, out=folder / "out", key=key)
@@ -142,7 +145,7 @@ def make_release(folder: Path, policy: str = POLICY) -> Release:
     return Release(folder, done.bundle, key, out)
 
 
-def _run(folder: Path, out: Path, int8: Path, store: object) -> None:
+def _run(folder: Path, out: Path, int8: Path, store: object, scatter: float, stopping: StoppingRule | None) -> None:
     from harness.store import Store
 
     assert isinstance(store, Store)
@@ -167,7 +170,8 @@ def _run(folder: Path, out: Path, int8: Path, store: object) -> None:
             Loading(one, 1.0, 1.0, 2.0, None, False, "onnxruntime", "1.23", ("CPUExecutionProvider",), 100, 1.0, True)
             for one in (F, Q)
         ),
-        blocks=_blocks(np.random.default_rng(5)),
+        blocks=_blocks(np.random.default_rng(5), scatter),
+        stopping=stopping,
     )
     store.create_run(
         RUN, job_name="toy", started="2026-11-21T10:00:00+00:00", out=out, model_digest=digests[F], request={}
