@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.judge.figure import Source
-from harness.judge.gates_values import GateResult, Outcome, Rule
-from harness.report.text import MISSING, interval_text, plain, value_text
+from harness.judge.gates_units import value_text as threshold_text
+from harness.judge.gates_values import GateResult, Outcome
+from harness.report.text import interval_text, plain, value_text
 
 #: Worst first: what a reader must see is on top.
 _ORDER = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
@@ -54,22 +55,23 @@ def gate_rows(results: Sequence[GateResult]) -> list[GateRow]:
 
 
 def _row(result: GateResult) -> GateRow:
-    interval = interval_text(result.ci_low, result.ci_high, result.unit, result.metric)
-    if result.ci_low is None and result.ci_high is not None:
-        interval = f"at most {value_text(result.ci_high, result.unit, result.metric)}"
-    exact = result.ci_low == result.ci_high
-    figure = MISSING if result.value is None else value_text(result.value, result.unit, result.metric)
-    if result.rule is Rule.NON_INFERIOR and result.value is not None:
-        figure = value_text(result.value, result.unit, result.metric)
+    figure, interval = figure_and_interval(result)
     other = result.source is not None and result.source is not Source.MEASURED
     return GateRow(
         target=plain(result.target),
         gate=plain(result.gate),
         outcome=result.outcome.value,
         claim=plain(result.claim),
-        figure=plain(figure),
-        interval="" if exact else plain(interval),
+        figure=plain(_value(result, result.value)),
+        interval=plain(interval),
         n="" if result.n is None else f"{result.n:,}",
         source=result.source.value if other and result.source is not None else "",
         detail=plain(result.detail),
     )
+
+
+def _value(result: GateResult, value: float | None) -> str:
+    """Bytes are counted in what the claim beside them is written in: 72.8924 MB, asked for at most 200 MB."""
+    if value is not None and result.unit == "bytes":
+        return threshold_text(value, result.unit)
+    return value_text(value, result.unit, result.metric)

@@ -54,9 +54,7 @@ def target_notes(target: TargetRecord, index: Mapping[tuple[str, Network, str], 
     notes += _design_notes(target)
     speedup = index.get((target.name, Network.RATIO, "speedup"))
     if speedup is not None and speedup.value is not None:
-        notes += [
-            f"speed-up {part}" for part in speedup.note.split("; ") if part.startswith(("inconclusive", "one pair"))
-        ]
+        notes += [said for part in speedup.note.split("; ") if (said := _unsettled(part))]
     skipped = [shipment.network.value for shipment in target.shipments if shipment.skipped]
     if skipped:
         notes.append(f"{' and '.join(dict.fromkeys(skipped))} {SKIPPED}")
@@ -64,6 +62,13 @@ def target_notes(target: TargetRecord, index: Mapping[tuple[str, Network, str], 
     if loaded:
         notes.append(f"{' and '.join(dict.fromkeys(loaded))} {LOADED}")
     return tuple(dict.fromkeys(plain(note) for note in notes))
+
+
+def _unsettled(part: str) -> str:
+    """What a part of the speed-up's note says of a goal that was missed; another word than a gate's verdict has."""
+    if part.startswith("inconclusive: "):
+        return f"speed-up less exact than asked: {part.removeprefix('inconclusive: ')}"
+    return f"speed-up {part}" if part.startswith("too few pairs") else ""
 
 
 def _design_notes(target: TargetRecord) -> list[str]:

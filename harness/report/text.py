@@ -1,4 +1,4 @@
-"""Text and numbers as a reader sees them.
+"""Text as a reader sees it; numbers are written by `harness.judge.numbers`, whose functions are here too.
 
 Names, notes and descriptions come from boards, files and users: `plain` makes them safe to print anywhere (no control
 characters that move a terminal's cursor or split a row, no invisible characters that reorder what is read). Escaping
@@ -10,9 +10,33 @@ from __future__ import annotations
 import unicodedata
 from datetime import UTC, datetime
 
-MISSING = "\N{EN DASH}"
-MINUS = "\N{MINUS SIGN}"
-TIMES = "\N{MULTIPLICATION SIGN}"
+from harness.judge.numbers import (
+    MINUS,
+    MISSING,
+    TIMES,
+    interval_text,
+    percent,
+    points,
+    significant,
+    size,
+    value_text,
+)
+
+__all__ = [
+    "MINUS",
+    "MISSING",
+    "TIMES",
+    "elapsed",
+    "instant",
+    "interval_text",
+    "percent",
+    "plain",
+    "points",
+    "shortened",
+    "significant",
+    "size",
+    "value_text",
+]
 
 #: Unicode categories that never belong in a table cell: controls, surrogates, private use, unassigned. Format
 #: characters (Cf) hide or reorder text (U+202E and its kin), so they go too.
@@ -39,73 +63,6 @@ def shortened(name: str, length: int) -> str:
         return name
     tail = 2 * length // 3
     return f"{name[: length - tail - 1]}…{name[-tail:]}"
-
-
-def significant(value: float, digits: int = 3) -> str:
-    """`value` with that many significant digits, never in scientific notation while it is readable without."""
-    if value == 0:
-        return "0"
-    if not 1e-4 <= abs(value) < 1e9:
-        return f"{value:.{digits - 1}e}".replace("-", MINUS)
-    magnitude = f"{value:.{digits - 1}e}"
-    decimals = max(0, digits - 1 - int(magnitude.partition("e")[2]))
-    return f"{value:,.{decimals}f}".replace("-", MINUS)
-
-
-def percent(fraction: float, decimals: int = 2) -> str:
-    """0.975 → "97.50 %"."""
-    return f"{100 * fraction:.{decimals}f} %".replace("-", MINUS)
-
-
-def points(fraction: float, decimals: int = 2) -> str:
-    """A difference of fractions in percentage points with its sign: -0.0025 → -0.25 pt (with a real minus sign)."""
-    return f"{_signed(100 * fraction, decimals)} pt"
-
-
-def _signed(value: float, decimals: int) -> str:
-    text = f"{value:+.{decimals}f}"
-    if float(text) == 0:
-        text = text.replace("-", "").replace("+", "")
-    return text.replace("-", MINUS)
-
-
-def size(size_bytes: float) -> str:
-    """2900244 → "2.90 MB" (powers of 1000)."""
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size_bytes >= factor:
-            return f"{significant(size_bytes / factor)} {unit}"
-    return f"{size_bytes:.0f} B"
-
-
-def value_text(value: float | None, unit: str, metric: str = "") -> str:
-    """A figure's value with its unit; the dash when it is unknown."""
-    if value is None:
-        return MISSING
-    if unit == "fraction":
-        return points(value) if metric.endswith("_delta") else percent(value)
-    if unit == "bytes":
-        return f"{value:,.0f} bytes"
-    if unit == "percent":
-        return f"{significant(value)} %"
-    if metric.endswith("_threads"):
-        return f"{value:,.0f}"
-    if metric == "cosine":
-        return f"{value:.5f}"  # differs from 1 in the fourth digit at best
-    if unit == "x":
-        return f"{significant(value)}{TIMES}"
-    sign = "+" if metric.endswith("_delta") and value > 0 else ""
-    return f"{sign}{significant(value)} {unit}".strip()
-
-
-def interval_text(low: float | None, high: float | None, unit: str, metric: str = "") -> str:
-    """The 95 % interval in the unit of the value beside it, "" when there is none."""
-    if low is None or high is None:
-        return ""
-    if unit == "fraction" and metric.endswith("_delta"):
-        return f"[{_signed(100 * low, 2)}, {_signed(100 * high, 2)}]"
-    if unit == "fraction":
-        return f"[{100 * low:.2f}, {100 * high:.2f}]"
-    return f"[{significant(low)}, {significant(high)}]"
 
 
 def instant(iso: str) -> str:

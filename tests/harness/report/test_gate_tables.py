@@ -107,3 +107,14 @@ def test_an_end_alone_is_shown_as_such() -> None:
     bound = replace(result("latency_p99_ms", Outcome.PASS), unit="ms", value=4.0, ci_low=None, ci_high=5.0)
     (row,) = gate_rows([bound])
     assert row.evidence == "4.00 ms at most 5.00 ms, n 23"
+
+
+def test_bytes_are_counted_as_the_claim_counts_them() -> None:
+    memory = replace(
+        result("memory", Outcome.PASS), claim="peak memory at most 200 MB", unit="bytes",
+        metric="peak_memory_bytes", value=72_892_416, ci_low=72_892_416, ci_high=72_892_416, n=None,
+    )  # fmt: skip
+    (row,) = gate_rows([memory])
+    assert row.evidence == "72.8924 MB"
+    (unknown,) = gate_rows([replace(memory, value=None, ci_low=None, ci_high=None)])
+    assert unknown.figure == "–"  # noqa: RUF001

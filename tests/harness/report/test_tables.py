@@ -74,6 +74,19 @@ def test_notes_come_once_failures_first(run_record: RunRecord) -> None:
     assert any(line.startswith("emulated: no board was there") for line in lines)
 
 
+def test_a_goal_that_timing_missed_is_said_in_other_words_than_a_gates(run_record: RunRecord) -> None:
+    missed = (
+        "n: float/int8 pairs of blocks; inconclusive: cap of 16 pairs reached: ±14 %, asked for ±3 %; BCa bootstrap"
+    )
+    figures = tuple(
+        dataclasses.replace(one, note=missed) if one.metric == "speedup" and one.target == "this-machine" else one
+        for one in run_record.figures
+    )
+    lines = [note.line for note in notes_under_table(dataclasses.replace(run_record, figures=figures))]
+    wanted = "this-machine: speed-up less exact than asked: cap of 16 pairs reached: ±14 %, asked for ±3 %"
+    assert [line for line in lines if "speed-up" in line] == [wanted]
+
+
 def test_outcome(run_record: RunRecord) -> None:
     assert outcome(run_record) == "3 of 4 targets finished; rpi-emulated crashed."
     done = dataclasses.replace(run_record, targets=run_record.targets[:2])
