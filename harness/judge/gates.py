@@ -14,8 +14,9 @@ from collections.abc import Iterable, Sequence
 from harness.judge.context import TargetContext
 from harness.judge.figure import Figure, Network, Source
 from harness.judge.gates_settle import settle
-from harness.judge.gates_units import bound_of, percentile_of, title_of, value_text
+from harness.judge.gates_units import bound_of, percentile_of, title_of
 from harness.judge.gates_values import Gate, GateResult, Outcome, Place, Rule
+from harness.judge.numbers import threshold_text
 from harness.judge.timing import network_timing, not_warm
 from harness.record import TargetRecord
 
@@ -65,11 +66,11 @@ def rests_on_timing(metric: str) -> bool:
 def claim(gate: Gate) -> str:
     """What a gate asks, for a reader."""
     if gate.rule is Rule.NON_INFERIOR:
-        return f"{title_of(gate.metric)} loses less than {value_text(gate.threshold, gate.unit, difference=True)}"
+        return f"{title_of(gate.metric)} loses less than {threshold_text(gate.threshold, gate.unit, difference=True)}"
     difference = gate.metric.endswith("_delta")
     owner = "Floating-Point " if gate.network is Network.FLOAT else ""
     words = "at least" if gate.rule is Rule.AT_LEAST else "at most"
-    return f"{owner}{title_of(gate.metric)} {words} {value_text(gate.threshold, gate.unit, difference=difference)}"
+    return f"{owner}{title_of(gate.metric)} {words} {threshold_text(gate.threshold, gate.unit, difference=difference)}"
 
 
 def _row(gate: Gate) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from harness.judge.figure import Figure, Source
-from harness.judge.gates_units import value_text
 from harness.judge.gates_values import Gate, Rule
 from harness.judge.noninferiority import fewest_samples, samples_needed
+from harness.judge.numbers import threshold_text
 from harness.judge.statistics import tango
 
 #: Normal quantiles of a two-sided 95 % interval and of a power of 80 %. Planning with both is the usual sample-size
@@ -57,8 +57,8 @@ def settle(gate: Gate, figure: Figure, interval: tuple[float, float], most_pairs
 
 def _samples(gate: Gate, n: int | None, value: float, interval: tuple[float, float]) -> str:
     loss, worst = (-value, -interval[0]) if gate.higher_is_better else (value, interval[1])
-    margin = value_text(gate.threshold, gate.unit, difference=True)
-    seen = value_text(float(f"{loss:.3g}"), gate.unit, difference=True)
+    margin = threshold_text(gate.threshold, gate.unit, difference=True)
+    seen = threshold_text(float(f"{loss:.3g}"), gate.unit, difference=True)
     if n is None:
         return f"a loss of {seen} seen, margin {margin}: the margin lies inside the interval"
     times = _times(worst - loss, gate.threshold - loss)

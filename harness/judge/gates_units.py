@@ -196,20 +196,3 @@ def _examples(unit: str, *, difference: bool) -> list[str]:
         return ["1 pt", "0.01"] if difference else ["97 %", "0.97"]
     words = {"ms": "20 ms", "bytes": "200 MB", "mJ": "5 mJ", "W": "3 W", "percent": "50 %", "x": "1.2 x"}
     return [words[unit]] if unit in words else [f"a number{f' in {unit}' if unit else ''}"]
-
-
-def value_text(value: float, unit: str, *, difference: bool = False) -> str:
-    """A threshold or a figure for a reader: `20 ms`, `97 %`, `1 pt`, `1.2x`, `200 MB`."""
-    value += 0.0  # no minus before a zero
-    if unit == "fraction":
-        return f"{100 * value:.6g} {'pt' if difference else '%'}"
-    if unit == "percent":
-        return f"{value:.6g} %"
-    if unit == "x":
-        return f"{value:.6g}x"
-    if unit == "1/s":
-        return f"{value:,.10g}/s"
-    if unit == "bytes":
-        factor, word = next(((f, w) for f, w in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if abs(value) >= f), (1.0, "B"))
-        return f"{value / factor:.6g} {word}"
-    return f"{value:,.10g} {unit}".strip()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.judge.gates_units import value_text
+from harness.judge.figure import Source
 from harness.judge.gates_values import GateResult, Outcome, worst_outcome
+from harness.judge.numbers import interval_text, threshold_text, value_text
 
 _WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 
@@ -56,19 +57,32 @@ class TargetVerdict:
         return f"<{self.text}>"
 
 
+def figure_and_interval(result: GateResult) -> tuple[str, str]:
+    """The figure that was judged and the interval that decided, in the words of the tables.
+
+    A dash where there is no figure; "" where it is exact, or has no interval. Bytes are counted as the claim beside
+    them counts them: 72.8924 MB, asked for at most 200 MB.
+    """
+    figure = value_text(result.value, result.unit, result.metric)
+    if result.unit == "bytes" and result.value is not None:
+        figure = threshold_text(result.value, result.unit)
+    if result.ci_low == result.ci_high:
+        return figure, ""
+    if result.ci_low is None and result.ci_high is not None:
+        return figure, f"at most {value_text(result.ci_high, result.unit, result.metric)}"
+    return figure, interval_text(result.ci_low, result.ci_high, result.unit, result.metric)
+
+
+def evidence_text(result: GateResult) -> str:
+    """Figure, interval, n and, where it is not measured, source: "1.24× [1.22, 1.26], n 23"."""  # noqa: RUF002
+    parts = [" ".join(part for part in figure_and_interval(result) if part)]
+    parts += [f"n {result.n:,}"] if result.n is not None else []
+    if result.source is not None and result.source is not Source.MEASURED:
+        parts.append(result.source.value)
+    return ", ".join(parts)
+
+
 def gate_line(result: GateResult) -> str:
     """One gate on one line: what was asked, what came, what would settle it."""
-    difference = result.metric.endswith("_delta")
-
-    def text(value: float) -> str:
-        return value_text(float(f"{value:.4g}"), result.unit, difference=difference)
-
-    parts = []
-    if result.value is not None:
-        parts.append(text(result.value))
-    if result.ci_low is not None and result.ci_high is not None and result.ci_low != result.ci_high:
-        parts.append(f"[{text(result.ci_low)}, {text(result.ci_high)}]")
-    if result.n is not None:
-        parts.append(f"n {result.n:,}")
-    evidence = " ".join(parts) or "nothing was measured"
+    evidence = "nothing was measured" if result.value is None else evidence_text(result)
     return f"{result.claim}: {evidence}{f' ({result.detail})' if result.detail else ''}"

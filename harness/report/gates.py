@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.judge.figure import Source
-from harness.judge.gates_units import value_text as threshold_text
 from harness.judge.gates_values import GateResult, Outcome
-from harness.report.text import interval_text, plain, value_text
+from harness.judge.target_verdict import figure_and_interval
+from harness.report.text import plain
 
 #: Worst first: what a reader must see is on top.
 _ORDER = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
@@ -62,16 +62,9 @@ def _row(result: GateResult) -> GateRow:
         gate=plain(result.gate),
         outcome=result.outcome.value,
         claim=plain(result.claim),
-        figure=plain(_value(result, result.value)),
+        figure=plain(figure),
         interval=plain(interval),
         n="" if result.n is None else f"{result.n:,}",
         source=result.source.value if other and result.source is not None else "",
         detail=plain(result.detail),
     )
-
-
-def _value(result: GateResult, value: float | None) -> str:
-    """Bytes are counted in what the claim beside them is written in: 72.8924 MB, asked for at most 200 MB."""
-    if value is not None and result.unit == "bytes":
-        return threshold_text(value, result.unit)
-    return value_text(value, result.unit, result.metric)

@@ -11,7 +11,7 @@ from harness.judge.target_verdict import TargetVerdict, gate_line
 
 def result(outcome: Outcome, detail: str = "") -> GateResult:
     return GateResult(
-        "pi", "speedup", "speed-up at least 1.2x", outcome, "speedup", Network.RATIO, Rule.AT_LEAST, 1.2, "x",
+        "pi", "speedup", "speed-up at least 1.20×", outcome, "speedup", Network.RATIO, Rule.AT_LEAST, 1.2, "x",  # noqa: RUF001
         1.234567, 1.1, 1.4, 12, Source.MEASURED, detail,
     )  # fmt: skip
 
@@ -40,6 +40,6 @@ def test_a_job_without_gates_has_passed_nothing() -> None:
 def test_it_reads_as_one_line_with_the_worst_first() -> None:
     results = (result(Outcome.PASS), result(Outcome.INCONCLUSIVE, "measure longer"), result(Outcome.FAIL))
     text = repr(TargetVerdict("pi", results, asked=True))
-    assert text.startswith("<pi: fail: speed-up at least 1.2x: 1.235x [1.1x, 1.4x] n 12; ")
+    assert text.startswith("<pi: fail: speed-up at least 1.20×: 1.23× [1.10, 1.40], n 12; ")  # noqa: RUF001
     assert text.endswith("(measure longer)>")
     assert gate_line(result(Outcome.INCONCLUSIVE, "why")).endswith("(why)")
