@@ -16,6 +16,8 @@ import onnx
 import psutil
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.warm import process as warm
+
 CLASSES = 4
 
 
@@ -109,10 +111,7 @@ class Bench:
             process.communicate()
 
     def quantrig(self, *arguments: str, code: int = 0, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "harness", *arguments],
-            cwd=self.folder, env=self.env, text=True, capture_output=True, timeout=timeout_s, check=False,
-        )  # fmt: skip
+        done = warm.quantrig(*arguments, cwd=self.folder, env=self.env, timeout_s=timeout_s)
         assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.warm import process as warm
+
 
 def quantrig(folder: Path, *arguments: str, code: int = 0) -> Any:  # noqa: ANN401 (a JSON document)
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments, "--json"],
-        cwd=folder, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    done = warm.quantrig(*arguments, "--json", cwd=folder)
     assert done.returncode == code, done.stderr
     return json.loads(done.stdout)
 

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from harness.demo import JOB
 from harness.errors import ExitCode, UserError
+from tests.warm import process as warm
 
 ROOT = Path(__file__).parents[3]
 UNITS = ROOT / "packaging" / "systemd"
@@ -26,9 +27,7 @@ def command(*words: str) -> list[str]:
 
 
 def quantrig(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(*words), cwd=cwd, env=environ(cwd), capture_output=True, text=True, check=False, timeout=240
-    )
+    return warm.quantrig(*words, cwd=cwd, env=environ(cwd))
 
 
 def environ(cwd: Path) -> dict[str, str]:

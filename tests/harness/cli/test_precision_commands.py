@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,11 @@ import onnxruntime
 import pytest
 
 from tests.e2e.whole_run import labels_of, tiny_network
+from tests.warm import process as warm
 
 
 def quantrig(folder: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments],
-        cwd=folder, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    done = warm.quantrig(*arguments, cwd=folder)
     assert done.returncode == code, done.stderr
     return done
 

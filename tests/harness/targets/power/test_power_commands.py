@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from harness.targets.power.control import open_power
 from harness.targets.power.values import Power, PowerState, PowerStatus
 from harness.targets.target import Target
 from tests.harness.targets.power.conftest import MakePower, MakeProgram
+from tests.warm import process as warm
 
 RECORD = """
 import json, sys, time
@@ -275,10 +275,7 @@ def test_the_command(tmp_path: Path, program: MakeProgram) -> None:
     )
 
     def quantrig(*words: str) -> tuple[int, str, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "harness", "targets", "power", "pi", *words, "--lab", str(lab)],
-            capture_output=True, text=True, check=False, timeout=60, env=os.environ,
-        )  # fmt: skip
+        done = warm.quantrig("targets", "power", "pi", *words, "--lab", str(lab))
         return done.returncode, done.stdout, done.stderr
 
     code, said, _ = quantrig("status")
@@ -309,8 +306,7 @@ def test_the_power_of_a_board_in_use_is_taken_by_force_only(program: MakeProgram
     lab.write_text("targets: {pi: {board: generic, via: local, power: {on: pdu on, off: pdu off, status: echo on}}}")
 
     def power(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "harness", "targets", "power", "pi", *words, "--lab", str(lab)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        return warm.quantrig("targets", "power", "pi", *words, "--lab", str(lab), cwd=tmp_path)
 
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(lab)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -12,11 +11,11 @@ import pytest
 from harness.runs.board import board_key
 from harness.runs.locks import board_alone
 from harness.targets.lab import load_lab
+from tests.warm import process as warm
 
 
 def targets(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness", "targets", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return warm.quantrig("targets", *words, cwd=folder)
 
 
 @pytest.mark.parametrize("deed", ["provision", "unprovision"])
