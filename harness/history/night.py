@@ -69,6 +69,38 @@ class Tonight:
         return [one for one in self.told if one.alarm.state == "new"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Going:
+    """A night while it runs.
+
+    Args:
+        plan: what it runs.
+        store: where results go.
+        nights: the nights in it.
+        night: this one; its entries are noted as they end.
+        log: its log.
+        stop: set by a signal, or by the deadline.
+        over: set by the deadline alone.
+    """
+
+    plan: NightPlan
+    store: Store
+    nights: Nights
+    night: Night
+    log: NightLog
+    stop: threading.Event
+    over: threading.Event
+
+    @property
+    def interrupted(self) -> bool:
+        """Stopped by a person, not by the clock."""
+        return self.stop.is_set() and not self.over.is_set()
+
+    def save(self, night: Night | None = None) -> None:
+        """Keep the night as it is now."""
+        self.nights.save(self.night if night is None else night)
+
+
 def run_night(plan: NightPlan, store: Store, *, go_on: bool = False) -> Tonight:
     """Run a night to its end, or to its deadline.
 
@@ -88,37 +120,36 @@ def run_night(plan: NightPlan, store: Store, *, go_on: bool = False) -> Tonight:
         folder = plan.out / night.night_id
         log = NightLog(folder / "night.log")
         try:
-            return _through(plan, store, nights, night, log)
+            return _through(_Going(plan, store, nights, night, log, threading.Event(), threading.Event()))
         finally:
             log.close()
 
 
-def _through(plan: NightPlan, store: Store, nights: Nights, night: Night, log: NightLog) -> Tonight:
+def _through(going: _Going) -> Tonight:
     from harness.history.publish import publish_night
 
-    stop = threading.Event()
+    plan, nights = going.plan, going.nights
     deadline = plan.deadline(datetime.now().astimezone())
-    over = threading.Event()
-    with stop_on_signals(stop), _at(deadline, stop, over):
-        for entry, kept in zip(plan.entries, night.details["entries"], strict=True):
+    with stop_on_signals(going.stop), _at(deadline, going.stop, going.over):
+        for entry, kept in zip(plan.entries, going.night.details["entries"], strict=True):
             if kept["outcome"] in _FINISHED:
                 continue
-            if stop.is_set() and not over.is_set():
+            if going.interrupted:
                 break
-            if over.is_set():
+            if going.over.is_set():
                 kept |= {"outcome": OUT_OF_TIME, "code": ExitCode.INCONCLUSIVE}
             else:
-                _one(plan, entry, kept, store, nights, night, log, stop, over)
-            nights.save(night)
-    if stop.is_set() and not over.is_set():
-        nights.save(replace(night, status="interrupted"))
+                _one(going, entry, kept)
+            going.save()
+    if going.interrupted:
+        going.save(replace(going.night, status="interrupted"))
         raise _NightInterrupted(plan.path)
-    night = replace(night, status="done", finished=_now())
-    _forget(plan, nights, log)
+    night = replace(going.night, status="done", finished=_now())
+    _forget(plan, nights, going.log)
     tonight = conclude(plan, nights, night)
-    nights.save(night)
+    going.save(night)
     publish_night(plan, nights, tonight)
-    log.line("night", f"exit code {int(tonight.code)}")
+    going.log.line("night", f"exit code {int(tonight.code)}")
     return tonight
 
 
@@ -129,23 +160,14 @@ class _NightInterrupted(Interrupted):
         QuantrigError.__init__(self, f"interrupted; `quantrig nightly --resume {path}` goes on from here")
 
 
-def _one(
-    plan: NightPlan,
-    entry: Entry,
-    kept: dict[str, Any],
-    store: Store,
-    nights: Nights,
-    night: Night,
-    log: NightLog,
-    stop: threading.Event,
-    over: threading.Event,
-) -> None:
+def _one(going: _Going, entry: Entry, kept: dict[str, Any]) -> None:
     """Run one entry and note what came of it."""
+    log, nights = going.log, going.nights
     log.line(entry.name, "begins")
     try:
-        run = _run(plan, entry, kept, store, nights, night, log, stop)
+        run = _run(going, entry, kept)
     except Interrupted:
-        if over.is_set():
+        if going.over.is_set():
             kept |= {"outcome": OUT_OF_TIME, "code": ExitCode.INCONCLUSIVE}
         else:
             kept |= {"outcome": "interrupted"}
@@ -164,31 +186,22 @@ def _one(
     log.line(entry.name, kept["outcome"] + (f": {kept['error']}" if kept.get("error") else ""))
 
 
-def _run(
-    plan: NightPlan,
-    entry: Entry,
-    kept: dict[str, Any],
-    store: Store,
-    nights: Nights,
-    night: Night,
-    log: NightLog,
-    stop: threading.Event,
-) -> Run:
+def _run(going: _Going, entry: Entry, kept: dict[str, Any]) -> Run:
     if entry.job is None:
         raise UserError(entry.problem)
-    if kept.get("run_id") and _begun(store, kept["run_id"]):
-        return resume(kept["run_id"], store, log, stop)
+    if kept.get("run_id") and _begun(going.store, kept["run_id"]):
+        return resume(kept["run_id"], going.store, going.log, going.stop)
     made = make_plan(
         entry.job,
-        plan.lab,
+        going.plan.lab,
         entry.targets,
         profile=find_profile(entry.profile),
         split_name=entry.split,
-        out=plan.out / night.night_id / kept["folder"],
+        out=going.plan.out / going.night.night_id / kept["folder"],
     )
     kept["run_id"] = made.run_id  # before it begins: a night that dies in its middle goes on with that very run
-    nights.save(night)
-    return start(made, store, log, stop)
+    going.save()
+    return start(made, going.store, going.log, going.stop)
 
 
 def _begun(store: Store, run_id: str) -> bool:
