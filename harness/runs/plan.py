@@ -33,6 +33,7 @@ from harness.runs.budget import LEAST_S
 from harness.runs.designs import check_designs
 from harness.runs.networks import calibration_feeds
 from harness.runs.profile import Profile
+from harness.runs.samples import SampleReader
 from harness.runs.sweep import check_batches, swept
 from harness.targets.lab import Lab
 from harness.targets.qemu.user_mode import check_ready
@@ -74,6 +75,10 @@ class Plan:
     def samples(self) -> tuple[int, ...]:
         """The samples that accuracy rests on."""
         return tuple(range(len(self.data))) if self.split_name == "all" else self.split.validation
+
+    def reader(self) -> SampleReader:
+        """Reads the samples that accuracy rests on, for all targets."""
+        return SampleReader(self.data, self.samples, in_one=bool(self.job.state))
 
     def feeds(
         self, indices: Sequence[int], progress: Callable[[int], None] | None = None

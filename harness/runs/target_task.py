@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 from harness.errors import BoardError, Refused, Throttled
 from harness.judge.figure import ARMS, Network, Source
@@ -24,7 +24,6 @@ from harness.runs.board_state import board_as_asked
 from harness.runs.interrupt import Interrupted
 from harness.runs.locks import board_alone, machine_alone, machine_shared
 from harness.runs.networks import NetworkFile
-from harness.runs.observer import Observer
 from harness.runs.plan import Plan
 from harness.runs.programming import outcome_of, program
 from harness.runs.rescue import Rescue, watched_console
@@ -33,7 +32,6 @@ from harness.runs.standin import StandIns
 from harness.runs.target_log import TargetLog
 from harness.runs.target_outputs import TargetOutputs
 from harness.runs.target_timing import TargetTiming
-from harness.store import Store
 from harness.targets.client import AgentClient
 from harness.targets.connect import connect
 from harness.targets.health import second_choice, skew
@@ -51,16 +49,10 @@ class TargetTask:
     target: Target
     networks: Mapping[Network, NetworkFile]
     standins: StandIns
-    record: InitVar[TargetRecord]
     reader: SampleReader
-    store: InitVar[Store]
-    observer: InitVar[Observer]
+    log: TargetLog
     stop: threading.Event
     client: AgentClient | None = field(default=None, init=False)
-    log: TargetLog = field(init=False)
-
-    def __post_init__(self, record: TargetRecord, store: Store, observer: Observer) -> None:
-        self.log = TargetLog(self.plan.run_id, record, store, observer)
 
     def run(self) -> TargetRecord:
         """Do what is missing of this target's part and return its record.
