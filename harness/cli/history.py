@@ -187,21 +187,26 @@ def _print(insight: Insight, alarms: list[Alarm]) -> None:
         typer.echo("no series yet: `quantrig nightly PLAN.yaml` makes them, night by night")
         return
     table = Table(box=None, pad_edge=False)
-    table.add_column("job / target", overflow="fold")
-    table.add_column("figure", no_wrap=True)
+    # a width, not a least one: where room is short it is the step that is folded
+    figures = [plain(f"  {one.series.key.network} {one.series.key.metric}") for one in insight.stories]
+    table.add_column("job / target, figure", overflow="fold", width=min(max(map(len, figures)), 42))
     for name in ("nights", "last"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("last step", overflow="fold")
-    for story in insight.stories:
+    place = ""
+    for story, figure in zip(insight.stories, figures, strict=True):
         series = story.series
+        here = plain(f"{series.key.job} / {series.key.target}")
+        if here != place:  # a row of its own: beside the figure's name there is no room for it
+            place = here
+            table.add_row(Text(here, style="bold"))
         last = series.points[-1]
         step = story.changes[-1] if story.changes else None
         words = "" if step is None else f"{change_text(step)} since {step.first.started[:10]}"
         if story.suspected is not None:
             words = f"{words}; last night departs".lstrip("; ")
         cells = (
-            f"{series.key.job} / {series.key.target}", f"{series.key.network} {series.key.metric}",
-            str(len(series.points)), value_text(last.value, series.unit, series.key.metric), words,
+            figure, str(len(series.points)), value_text(last.value, series.unit, series.key.metric), words,
         )  # fmt: skip
         table.add_row(*(Text(plain(cell)) for cell in cells))
     Console().print(table)
