@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.judge.gates_values import Gate, Rule
+from harness.judge.gates_values import Gate, GateResult, Outcome, Rule
 from harness.runs.plan import Plan
 from harness.runs.trial import Trial
 
@@ -72,18 +72,22 @@ def worth_of(labels: NDArray[np.integer]) -> int:
     return int(len(counts) ** 2 / float(np.sum(1.0 / counts)) + 1e-9)
 
 
-def plan_notes(plan: Plan, trial: Trial, *, run_follows: bool) -> tuple[str, ...]:
+def plan_notes(plan: Plan, trial: Trial, decided: Sequence[GateResult] | None = None) -> tuple[str, ...]:
     """What a plan's number of samples can say.
 
     Args:
         plan: of the run.
         trial: of its metrics.
-        run_follows: also name what only the run can tell.
+        decided: after the run: what came of the gates; "expect inconclusive" is said of none that passed or failed.
+            None: before it; what only the run can tell is then named too.
     """
     gates, known = plan.job.gates, trial.right_or_wrong
+    if decided is not None:
+        undecided = {result.gate for result in decided if result.outcome is Outcome.INCONCLUSIVE}
+        gates = tuple(gate for gate in gates if gate.name in undecided)
     labels = None if plan.data.labels is None else plan.data.labels[list(plan.samples)]
     notes = sample_notes(gates, len(plan.samples), known, labels)
-    return (*notes, *unforeseen_notes(gates, known), *trial.notes) if run_follows else notes
+    return (*notes, *unforeseen_notes(gates, known), *trial.notes) if decided is None else notes
 
 
 def _foreseen(gate: Gate, right_or_wrong: Collection[str]) -> bool:

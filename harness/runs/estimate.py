@@ -63,7 +63,7 @@ def estimate_plan(plan: Plan) -> Estimate:
     Raises:
         UserError: a metric or the postprocessing fails.
     """
-    notes = plan_notes(plan, try_metrics(plan), run_follows=True)
+    notes = plan_notes(plan, try_metrics(plan))
     session = onnxruntime.InferenceSession(plan.job.model, providers=["CPUExecutionProvider"])
     batch = plan.data.read(plan.samples[:1])
     part, _ = next(feeds(batch.inputs, plan.fixed_batch))

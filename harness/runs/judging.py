@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from harness.errors import UserError
 from harness.host import host_environment
 from harness.judge.gates_units import LSB
+from harness.judge.gates_values import GateResult
 from harness.record import FunctionRecord, Revision, RunRecord, TargetRecord
 from harness.runs.advice import plan_notes
 from harness.runs.observer import Observer
@@ -56,6 +57,7 @@ def judge_run(plan: Plan, store: Store, observer: Observer, records: Sequence[Ta
     for record in judged:
         store.save_target(plan.run_id, record)
     observer.finished("host", "done")
+    gates = decide_gates(plan.job.gates, judged, figures)
     return RunRecord(
         run_id=plan.run_id,
         job_name=plan.job.name,
@@ -70,8 +72,8 @@ def judge_run(plan: Plan, store: Store, observer: Observer, records: Sequence[Ta
         host=host_environment(),
         targets=judged,
         figures=figures,
-        notes=_run_notes(plan, trial),
-        gates=decide_gates(plan.job.gates, judged, figures),
+        notes=_run_notes(plan, trial, gates),
+        gates=gates,
         revision=None if revision is None else Revision(**revision),
         functions=functions,
     )
@@ -86,8 +88,8 @@ def edited(before: Sequence[FunctionRecord], record: RunRecord) -> tuple[str, ..
     return (f"{', '.join(changed)} changed while the run went on: {again}",) if changed else ()
 
 
-def _run_notes(plan: Plan, trial: Trial) -> tuple[str, ...]:
-    few = plan_notes(plan, trial, run_follows=False)
+def _run_notes(plan: Plan, trial: Trial, gates: Sequence[GateResult]) -> tuple[str, ...]:
+    few = plan_notes(plan, trial, decided=gates)
     if plan.split_name == "all" and plan.job.quantized is None:
         return (
             "--split all: accuracy includes the calibration samples; use it to compare with published figures only",

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from harness.job import load_job
 from harness.judge.figure import Network
-from harness.judge.gates_values import Gate, Rule
-from harness.runs.advice import sample_notes, unforeseen_notes, worth_of
+from harness.judge.gates_values import Gate, GateResult, Outcome, Rule
+from harness.runs.advice import plan_notes, sample_notes, unforeseen_notes, worth_of
+from harness.runs.plan import make_plan
+from harness.runs.profile import QUICK
+from harness.runs.trial import Trial
+from harness.targets.lab import load_lab
+
+ROOT = Path(__file__).parents[3]
 
 
 def gate(metric: str, rule: Rule, threshold: float) -> Gate:
@@ -58,3 +67,24 @@ def test_what_only_the_run_can_tell_is_said_to_be_so() -> None:
     (note,) = unforeseen_notes(asked)
     assert "map50" in note
     assert "cannot be known before the run" in note
+
+
+def test_what_came_of_a_gate_outranks_what_was_expected(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text(
+        f"name: a\nmodel: {ROOT / 'harness' / 'demo' / 'digits.onnx'}\n"
+        "data: {source: 'harness.demo.digits:held_out', calibration: 100}\n"
+        "gates: {accuracy: {non_inferior_by: 1 pt}}\n"
+    )
+    plan = make_plan(load_job(tmp_path / "job.yaml"), load_lab(ROOT / "targets.yaml"), ["this-machine"], profile=QUICK)
+    (before,) = plan_notes(plan, Trial())
+    assert before.startswith("gate accuracy: ")
+    assert before.endswith("expect inconclusive")
+
+    def decided(*outcomes: Outcome) -> list[GateResult]:
+        return [
+            GateResult("t", "accuracy", "", one, "accuracy_top1_delta", Network.RATIO, Rule.NON_INFERIOR, 0.01, "")
+            for one in outcomes
+        ]
+
+    assert plan_notes(plan, Trial(), decided(Outcome.PASS, Outcome.FAIL)) == ()
+    assert plan_notes(plan, Trial(), decided(Outcome.PASS, Outcome.INCONCLUSIVE)) == (before,)
