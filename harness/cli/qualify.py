@@ -165,7 +165,7 @@ def _print_verification(found: Verification) -> None:
         say("not intact: nothing was computed from it")
         return
     say(f"{found.recomputed} figures computed again from the raw data")
-    for title, named in (("of these rest on what the run kept", found.kept), ("not computed again", found.unknown)):
+    for title, named in (("of these not from raw outputs", found.kept), ("not computed again", found.unknown)):
         reasons: dict[str, list[str]] = {}
         for name, why in named:
             reasons.setdefault(why, []).append(name)

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from harness.judge.context import TargetContext
-from harness.judge.figure import Figure, Network
 from harness.judge.statistics import GeometricMean, geometric_mean
 from harness.judge.statistics_bootstrap import bca_geometric_mean
-from harness.judge.stopping import Outcome, StoppingRule
+from harness.judge.stopping import Outcome
 from harness.judge.timing import (
     NetworkTiming,
     not_warm,
@@ -20,7 +19,9 @@ from harness.judge.timing import (
     speedup,
     stopped,
 )
-from harness.record import BlockRecord, Loading
+from harness.record.figure import Figure, Network
+from harness.record.networks import Loading
+from harness.record.timing import BlockRecord, StoppingRule
 
 #: Metric → p. The bounds are MLPerf's early stopping (`statistics_tail`).
 PERCENTILES = (
@@ -187,7 +188,9 @@ def _settled(ratio: GeometricMean, blocks: Sequence[BlockRecord], rule: Stopping
         return "too few pairs of blocks for an interval"
     if rule is not None:
         decision = stopped(blocks, rule)
-        return decision.text if decision.outcome is Outcome.REACHED else f"inconclusive: {decision.text}"
+        # a budget may end timing before its first stage is full, and the interval be narrow enough all the same
+        enough = decision.outcome is Outcome.REACHED or decision.half_width <= rule.goal
+        return decision.text if enough else f"inconclusive: {decision.text}"
     wide = math.log(ratio.interval.high / ratio.interval.low) / 2 > _SETTLED_HALF_WIDTH
     return "inconclusive: the interval is wider than ±2 %" if wide else ""
 

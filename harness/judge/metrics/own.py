@@ -23,7 +23,7 @@ class NotFinite(UserError):
 
     def __init__(self, name: str, value: float, index: int | None, samples: int, place: str = "") -> None:
         counted = f"all {samples} samples" if index is None else f"sample number {index + 1} of {samples}"
-        super().__init__(f"metric {name}: it returned {value} for {place or counted}; a metric is a finite number")
+        super().__init__(f"metric {name}: it returned {value} for {place or counted}; mend the function")
         self.name, self.value, self.index, self.samples = name, value, index, samples
 
     def at(self, place: str) -> NotFinite:

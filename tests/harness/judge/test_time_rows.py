@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from harness.judge.context import TargetContext
-from harness.judge.figure import Figure, Network, Source
-from harness.judge.stopping import Outcome, StoppingRule
+from harness.judge.stopping import Outcome
 from harness.judge.time_rows import BOUNDS, RATIO_ROWS, TIME_ROWS, network_rows, ratio_rows
 from harness.judge.timing import network_timing, not_warm, pair_ratios, speedup, stopped
-from harness.record import BlockRecord, Loading
+from harness.record.figure import Figure, Network, Source
+from harness.record.networks import Loading
+from harness.record.timing import BlockRecord, StoppingRule
 
 F, Q = Network.FLOAT, Network.QUANTIZED
 CONTEXT = TargetContext("t", "generic", "cpu", Source.MEASURED)
@@ -101,10 +102,10 @@ def test_the_speed_up_says_how_the_rule_ended() -> None:
     assert "inconclusive: cap of 40 pairs reached: ±" in wide.note
     assert "BCa bootstrap: " in wide.note  # 20 rounds carry a second opinion
     budget = dataclasses.replace(RULE, budget_s=9.0)
-    assert (
-        "inconclusive: budget of 9 s bought 4 pairs"
-        in rows_of(ratio_rows(CONTEXT, blocks(4), [], budget))["speedup"].note
-    )
+    for spread, missed in ((0.2, True), (0.0, False)):
+        note = rows_of(ratio_rows(CONTEXT, blocks(4, spread=spread), [], budget))["speedup"].note
+        assert "budget of 9 s bought 4 pairs" in note
+        assert ("inconclusive: budget" in note) is missed
     assert rows_of(ratio_rows(CONTEXT, blocks(8), [], None))["speedup"].note == "n: float/int8 pairs of blocks"
 
 
