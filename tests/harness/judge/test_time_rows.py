@@ -102,8 +102,9 @@ def test_the_speed_up_says_how_the_rule_ended() -> None:
     assert "inconclusive: cap of 40 pairs reached: ±" in wide.note
     assert "BCa bootstrap: " in wide.note  # 20 rounds carry a second opinion
     budget = dataclasses.replace(RULE, budget_s=9.0)
-    for spread, missed in ((0.2, True), (0.0, False)):
-        note = rows_of(ratio_rows(CONTEXT, blocks(4, spread=spread), [], budget))["speedup"].note
+    for goal, missed in ((budget.goal, True), (0.3, False)):
+        rule = dataclasses.replace(budget, goal=goal)
+        note = rows_of(ratio_rows(CONTEXT, blocks(4), [], rule))["speedup"].note
         assert "budget of 9 s bought 4 pairs" in note
         assert ("inconclusive: budget" in note) is missed
     assert rows_of(ratio_rows(CONTEXT, blocks(8), [], None))["speedup"].note == "n: float/int8 pairs of blocks"
