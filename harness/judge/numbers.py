@@ -99,8 +99,8 @@ def threshold_text(value: float, unit: str, *, difference: bool = False) -> str:
     if unit == "bytes":
         factor, word = next(((f, w) for f, w in _SIZES if abs(value) >= f), (1.0, "B"))
         return f"{_exactly(value / factor, _SIZE_DIGITS)} {word}" if factor > 1 else f"{value:.0f} B"
-    if unit == "pairs":
-        return f"{value:,.10g} pairs"
+    if unit in {"pairs", "LSB"}:  # counts, of which a gate asks whole ones
+        return f"{value:,.10g} {unit}"
     if unit == "percent":
         return f"{_exactly(value)} %"
     return f"{_exactly(value)}{TIMES}" if unit == "x" else f"{_exactly(value)} {unit}".strip()

@@ -21,26 +21,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from harness.record.timing import StoppingRule
+
 #: A target stops trying when this many pairs more than needed were taken: the larger of a number and a share of the
 #: needed ones. More than a fifth of its pairs were rejected then, and it counts as throttled (docs/results.md).
 _SPARE_PAIRS, _SPARE_SHARE = 5, 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class StoppingRule:
-    """How a target's timing was meant to end; kept with its blocks, so that a resumed run goes on by the same rule.
-
-    Args:
-        first_stage: n0, rounds that only tell the spread; at least 2.
-        goal: half the width that the 95 % interval of ln(ratio) shall have.
-        most_rounds: the cap.
-        budget_s: what `--budget` allowed, warm-up included; None without one.
-    """
-
-    first_stage: int
-    goal: float
-    most_rounds: int
-    budget_s: float | None = None
 
 
 class Outcome(StrEnum):
@@ -158,10 +143,11 @@ def decide(
     """
     done, wide = len(log_ratios), half_width(log_ratios, rule.first_stage)
     needed = rounds_needed(rule, log_ratios)
+    narrow = wide <= rule.goal * (1 + 1e-9)
     if done >= needed:
-        outcome = Outcome.REACHED if wide <= rule.goal * (1 + 1e-9) else Outcome.CAP
-    elif time_is_over:
-        outcome = Outcome.BUDGET
+        outcome = Outcome.REACHED if narrow else Outcome.CAP
+    elif time_is_over:  # in the middle of the first stage, too: time said when to end, and the interval is Student's
+        outcome = Outcome.REACHED if narrow else Outcome.BUDGET
     elif taken >= 2 * needed + max(_SPARE_PAIRS, math.ceil(2 * _SPARE_SHARE * needed)):
         outcome = Outcome.DISTURBED
     else:

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from harness.judge.stopping import Outcome, StoppingRule, decide, half_width, rounds, rounds_needed
+from harness.judge.stopping import Outcome, decide, half_width, rounds, rounds_needed
+from harness.record.timing import StoppingRule
 
 RULE = StoppingRule(first_stage=6, goal=0.015, most_rounds=40)
 T5 = 2.570581835636314  # t(.975, 5) from a printed table
@@ -60,6 +61,9 @@ def test_the_words_for_every_end() -> None:
     capped = decide(RULE, noisy, 81, 1)
     assert capped.outcome is Outcome.CAP
     assert capped.text == "cap of 80 pairs reached: ±4.6 %, asked for ±1.5 %, 1 rejected"
+    early = decide(StoppingRule(6, 0.015, 40, 30.0), [0.1, 0.1001, 0.0999, 0.1], 8, time_is_over=True)
+    assert early.outcome is Outcome.REACHED
+    assert early.text.endswith(" after 8 pairs")  # asked for less than it got: nothing is missing
     budget = decide(StoppingRule(6, 0.015, 40, 30.0), noisy[:8], 16, time_is_over=True)
     assert budget.text.startswith("budget of 30 s bought 16 pairs: ±")
 
