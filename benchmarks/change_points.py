@@ -24,8 +24,8 @@ from harness.history.alarms import RAISED_WITHIN, SAME_STEP_NIGHTS
 from harness.history.changes import tell
 from harness.history.series import RATIOS, Key, Point, Series
 from harness.history.steps import find_steps
-from harness.judge.figure import Source
 from harness.judge.statistics import wilson
+from harness.record.figure import Source
 
 TUNING_SEED, SEED = 1, 20261121
 SERIES, NIGHTS = 200, 60

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.figures import Effort, Result, Row
 from harness.errors import BoardError, Offline, UserError
-from harness.record import RecoveryStep
+from harness.record.target import RecoveryStep
 from harness.runs.rescue import Rescue, watched_console
 from harness.targets.connect import connect
 from harness.targets.console.explain import prognosis

@@ -10,7 +10,8 @@ from scipy import stats
 from benchmarks.figures import Goal, Row
 from benchmarks.simulations.noise import Blocks, Noise, normal, ratios, recorded
 from harness.judge.statistics import t_quantile
-from harness.judge.stopping import StoppingRule, half_width, rounds, rounds_needed
+from harness.judge.stopping import half_width, rounds, rounds_needed
+from harness.record.timing import StoppingRule
 from harness.runs.profile import QUICK, STANDARD
 
 PEER = "sequential repetitions and a U test (as Google Benchmark's compare.py)"

@@ -9,9 +9,9 @@ from benchmarks import document
 from benchmarks.figures import Goal, Row
 from benchmarks.simulations.load import load
 from benchmarks.simulations.same_network import both_arms
-from harness.judge.figure import Network
 from harness.judge.timing import speedup
-from harness.record import BlockRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord
 from harness.runs.profile import QUICK
 
 #: The quick profile's rule on blocks a third as long, so that a repetition takes about three seconds.

@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.simulations.load import load
 from benchmarks.simulations.same_network import both_arms
-from harness.record import BlockRecord
+from harness.record.timing import BlockRecord
 from harness.runs.profile import Profile
 
 

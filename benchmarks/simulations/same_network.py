@@ -14,8 +14,8 @@ import onnxruntime
 
 from benchmarks.agent import client, running_agent
 from benchmarks.bare_loop import inputs
-from harness.judge.figure import Network
-from harness.record import BlockRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord
 from harness.runs.profile import Profile
 from harness.runs.timing import Timing
 from harness.targets.client import AgentClient

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from harness.judge.figure import Network
+from harness.record.figure import Network
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -32,7 +32,7 @@ from harness.evidence.manifest import (
     Manifest,
     dump_manifest,
 )
-from harness.record import RunRecord
+from harness.record.run import RunRecord
 
 
 @dataclass(frozen=True, slots=True)

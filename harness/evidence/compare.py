@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 from harness.evidence.precision import held_to_profile
 from harness.evidence.recompute import Recomputed
-from harness.judge.figure import Figure
 from harness.judge.gates import decide_gates
-from harness.judge.gates_values import Gate, GateResult
-from harness.record import RunRecord
+from harness.judge.gates_values import Gate
+from harness.record.figure import Figure
+from harness.record.gates import GateResult
+from harness.record.run import RunRecord
 from harness.runs.profile import Profile
 
 #: Sums over thousands of numbers are grouped differently by other processors and versions of numpy; 1 part in 10^9 is

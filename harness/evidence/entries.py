@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.evidence.manifest import ENVIRONMENT, PAGE, POLICY, PUBLIC_KEY, RunPart
 from harness.judge.reference import apart_file, outputs_file
-from harness.record import RunRecord, SourceFile
+from harness.record.run import RunRecord, SourceFile
 
 #: Entries of the whole bundle, beside the manifest and its signature.
 GENERAL = frozenset({POLICY, PAGE, ENVIRONMENT, PUBLIC_KEY})

@@ -20,9 +20,9 @@ from harness.errors import UserError
 from harness.evidence.entries import network_digests, own_specs, source_entry
 from harness.evidence.manifest import RunPart, dump_json
 from harness.host import host_environment
-from harness.judge.figure import Network
 from harness.judge.reference import apart_file, outputs_file
-from harness.record import RunRecord, SourceFile
+from harness.record.figure import Network
+from harness.record.run import RunRecord, SourceFile
 from harness.report.csvfile import comparison_csv
 from harness.report.runjson import dump
 from harness.store import Store

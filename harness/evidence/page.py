@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from harness._version import __version__
 from harness.evidence.policy import Policy
 from harness.judge.verdict import Verdict, verdict_of
-from harness.record import RunRecord
+from harness.record.run import RunRecord
 from harness.report.flat import flatten
 from harness.report.page import template
 from harness.report.table import Table, build_table

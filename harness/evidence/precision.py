@@ -10,12 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.judge.figure import Source
 from harness.judge.gates import rests_on_timing
-from harness.judge.gates_values import GateResult, Outcome
-from harness.judge.stopping import StoppingRule, half_width, percent, rounds, rounds_needed
+from harness.judge.stopping import half_width, percent, rounds, rounds_needed
 from harness.judge.timing import pair_ratios
-from harness.record import RunRecord, TargetRecord
+from harness.record.figure import Source
+from harness.record.gates import GateResult, Outcome
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
+from harness.record.timing import StoppingRule
 from harness.runs.profile import Profile
 
 

@@ -24,7 +24,7 @@ from harness.judge.gates import decide_gates
 from harness.judge.gates_file import gates_as_json, must_hold_somewhere
 from harness.judge.gates_values import Gate, Place
 from harness.judge.verdict import Verdict, exit_code, worst
-from harness.record import RunRecord
+from harness.record.run import RunRecord
 from harness.report.files import write_files
 from harness.report.runjson import load
 from harness.runs.engine import start

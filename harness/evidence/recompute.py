@@ -16,7 +16,6 @@ from harness.evidence.again import distances_again, same, with_network
 from harness.judge.agreement import Agreement, AgreementCounter
 from harness.judge.context import TargetContext
 from harness.judge.evaluate import Evaluation, MetricResult
-from harness.judge.figure import Figure, Network, Source
 from harness.judge.gates_units import LSB
 from harness.judge.metrics import Rows, formula_of
 from harness.judge.metrics.names import built_in
@@ -24,7 +23,9 @@ from harness.judge.reference import apart_file, outputs_file, read_apart, read_r
 from harness.judge.samples import KeptSamples, read_samples
 from harness.judge.summarize import target_figures
 from harness.quantize import learnable_memory_bytes
-from harness.record import RunRecord, TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 
 _ARMS = (Network.FLOAT, Network.QUANTIZED)
 _AGREEMENT = ("top1_agreement", "sqnr_db", "cosine", "max_abs_diff")

@@ -39,9 +39,10 @@ from harness.evidence.policy import Policy, merged, parse_policy
 from harness.evidence.recompute import recompute_run
 from harness.job import parse_job
 from harness.judge.gates_file import read_gates
-from harness.judge.gates_values import Gate, GateResult, Outcome, worst_outcome
+from harness.judge.gates_values import Gate
 from harness.judge.verdict import gate_code, worst
-from harness.record import RunRecord
+from harness.record.gates import GateResult, Outcome, worst_outcome
+from harness.record.run import RunRecord
 from harness.report.csvfile import comparison_csv
 from harness.report.runjson import load
 from harness.runs.profile import find_profile

@@ -18,10 +18,12 @@ from harness.errors import UserError
 from harness.history.environment import OF_MACHINE, Difference, differences, environment
 from harness.history.series import followed
 from harness.judge.baseline import Change, Standing, change_of, paired_change
-from harness.judge.figure import Figure, Network, Source
 from harness.judge.samples import KeptSamples, read_samples
 from harness.judge.statistics import Interval
-from harness.record import RunRecord, SamplesRecord, TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.networks import SamplesRecord
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 from harness.store import Store
 from harness.store.baselines import Baselines, Candidate
 from harness.store.nights import Nights

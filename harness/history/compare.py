@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from harness.history.environment import Difference, differences, environment
 from harness.history.series import DIFFERENCES
 from harness.judge.baseline import mover
-from harness.judge.figure import Figure
-from harness.record import TargetRecord
+from harness.record.figure import Figure
+from harness.record.target import TargetRecord
 from harness.store.nights import KeptFigure, Nights
 
 #: Computed, not measured: the same network on the same samples gives the same figure, so any difference is one.

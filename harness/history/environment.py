@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from harness.record import RunRecord, TargetRecord
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 
 
 class Cause(StrEnum):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.judge.gates_values import Outcome
-from harness.record import RunRecord
+from harness.record.gates import Outcome
+from harness.record.run import RunRecord
 from harness.report.gates import gate_rows
 
 #: Of an entry of a night.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from scipy import special, stats
 
-from harness.judge.figure import Figure, Network, Source
+from harness.record.figure import Figure, Network, Source
 from harness.store.nights import KeptFigure
 
 #: Metrics that are followed unless a plan names others: (name, least change that matters as a fraction).

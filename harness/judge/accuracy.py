@@ -11,9 +11,9 @@ from harness.judge.agreement import Agreement, agreement
 from harness.judge.bootstrap import paired_bootstrap
 from harness.judge.context import TargetContext
 from harness.judge.evaluate import Evaluation, MetricResult
-from harness.judge.figure import Figure, Network
 from harness.judge.metrics import PerSample
 from harness.judge.statistics import Interval, mcnemar_exact, mean_interval, tango, wilson
+from harness.record.figure import Figure, Network
 
 #: Rounding errors of sums over samples stay below this, relative to the value.
 _NO_WIDTH = 1e-12

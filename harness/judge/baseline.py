@@ -19,10 +19,10 @@ import numpy as np
 
 from harness.errors import UserError
 from harness.judge.bootstrap import paired_bootstrap
-from harness.judge.figure import Figure, Network, Source
 from harness.judge.metrics.names import formula_of
 from harness.judge.samples import KeptSamples
 from harness.judge.statistics import Interval, mean_interval, tango
+from harness.record.figure import Figure, Network, Source
 
 #: What may be lost before it is a regression. Times of a board move by a few percent from run to run without a cause;
 #: 5 % is also the least change that the .NET runtime's performance lab files (`../shared/facts/methodology.md`).

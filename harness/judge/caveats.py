@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harness.record import TargetRecord
+    from harness.record.target import TargetRecord
 
 #: What the quantizer says of networks whose boards round differently from ONNX Runtime; no longer so once lowered.
 STANDS_IN = "QDQ arithmetic, not bit-exact"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from harness.record import BlockRecord
+from harness.record.timing import BlockRecord
 
 #: A median of fewer ticks than this is a figure about the clock: each latency is wrong by up to a tick, 10 % of it.
 LEAST_TICKS = 10

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from harness.judge.figure import Figure, Network
 from harness.judge.target_verdict import TargetVerdict
-from harness.record import RunRecord, TargetRecord
+from harness.record.figure import Figure, Network
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 
 
 @dataclass(frozen=True, slots=True)

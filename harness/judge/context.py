@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.judge.caveats import target_caveats
-from harness.judge.figure import Figure, Network, Source
-from harness.record import Loading, TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.networks import Loading
+from harness.record.target import TargetRecord
 
 _CPU = "CPUExecutionProvider"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.judge.context import TargetContext
-from harness.judge.figure import Figure, Network, Source
-from harness.record import DesignRecord
+from harness.record.designs import DesignRecord
+from harness.record.figure import Figure, Network, Source
 
 _BOTH = (Network.FLOAT, Network.QUANTIZED)
 

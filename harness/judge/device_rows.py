@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from harness.judge.context import TargetContext
-from harness.judge.figure import Figure, Network
 from harness.judge.observer_cost import observer_cost
 from harness.judge.rails import drawn
 from harness.judge.rejected import rejected_pairs
@@ -20,7 +19,8 @@ from harness.judge.telemetry import (
     network_telemetry,
 )
 from harness.judge.throttling import kind_of
-from harness.record import BlockRecord, IdleWindow, SteadyClock, TelemetryRecord
+from harness.record.figure import Figure, Network
+from harness.record.timing import BlockRecord, IdleWindow, SteadyClock, TelemetryRecord
 
 #: (metric, unit) of each network, in the order of the table.
 NETWORK_ROWS = (

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import BadResult, UserError
-from harness.judge.figure import Network
 from harness.judge.metrics import Formula, Labels, Metric, NotFinite, Outputs, PerSample, Rows, join_rows
+from harness.record.figure import Network
 
 #: (sample ids, outputs by name with samples on the first axis, labels of as many samples or None)
 Chunk = tuple[Sequence[str], Outputs, Labels | None]

@@ -12,13 +12,14 @@ import math
 from collections.abc import Iterable, Sequence
 
 from harness.judge.context import TargetContext
-from harness.judge.figure import Figure, Network, Source
 from harness.judge.gates_settle import settle
 from harness.judge.gates_units import bound_of, percentile_of, title_of
-from harness.judge.gates_values import Gate, GateResult, Outcome, Place, Rule
+from harness.judge.gates_values import Gate, Place
 from harness.judge.numbers import threshold_text
 from harness.judge.timing import network_timing, not_warm
-from harness.record import TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.gates import GateResult, Outcome, Rule
+from harness.record.target import TargetRecord
 
 #: Counts and extremes: of these samples, this network or this run they are what they are, without an interval.
 _EXACT = frozenset(

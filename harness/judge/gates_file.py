@@ -17,9 +17,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from harness.errors import UserError
-from harness.judge.figure import Network, Source
 from harness.judge.gates_units import ALIASES, KNOWN, metric_name, network_of, parse_value, percentile_of, unit_of
-from harness.judge.gates_values import Gate, Override, Rule, Scope
+from harness.judge.gates_values import Gate, Override, Scope
+from harness.record.figure import Network, Source
+from harness.record.gates import Rule
 from harness.yamlfile import Document, FileModel, one_of, validate
 
 Where = tuple[str | int, ...]

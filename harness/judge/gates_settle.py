@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from harness.judge.figure import Figure, Source
-from harness.judge.gates_values import Gate, Rule
+from harness.judge.gates_values import Gate
 from harness.judge.noninferiority import fewest_samples, samples_needed
 from harness.judge.numbers import threshold_text
 from harness.judge.statistics import tango
+from harness.record.figure import Figure, Source
+from harness.record.gates import Rule
 
 #: Normal quantiles of a two-sided 95 % interval and of a power of 80 %. Planning with both is the usual sample-size
 #: formula n = (z_a + z_b)^2 variance / distance^2 (e.g. Chow, Shao, Wang, Sample Size Calculations in Clinical

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness.judge.figure import Network
+from harness.record.figure import Network
 
 #: What a reader may call a metric, and the metric.
 ALIASES = {

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.judge.figure import Network
 from harness.judge.statistics import CONFIDENCE, Interval
-from harness.record import BlockRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord
 
 #: Level, drift, cost: what is estimated.
 _UNKNOWNS = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from harness.record import TelemetryRecord
+from harness.record.timing import TelemetryRecord
 
 #: RAPL's zones that hold whole packages ("package-0"); cores and memory inside or beside them have names of their own.
 _PACKAGE = re.compile(r"package-\d+")

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.judge.context import TargetContext
-from harness.judge.figure import Figure, Network
 from harness.judge.gates_units import LSB
+from harness.record.figure import Figure, Network
 from harness.wholefile import write_whole
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.record import BlockRecord
+from harness.record.timing import BlockRecord
 
 #: With fewer clean pairs there is no interval, and nothing that a throttled board's figures could be judged by.
 LEAST_CLEAN = 2

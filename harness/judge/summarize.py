@@ -19,12 +19,13 @@ from harness.judge.context import TargetContext
 from harness.judge.designs import with_designs
 from harness.judge.device_rows import NETWORK_ROWS, PAIRED_ROWS, network_device_figures, paired_device_figures
 from harness.judge.evaluate import Evaluation
-from harness.judge.figure import Figure, Network, Source
 from harness.judge.rejected import judged_blocks
-from harness.judge.stopping import StoppingRule
 from harness.judge.time_rows import RATIO_ROWS, TIME_ROWS, network_rows, ratio_rows
 from harness.judge.timing import NetworkTiming, check_blocks, network_timing
-from harness.record import BlockRecord, IdleWindow, Loading, SteadyClock, TargetRecord, TelemetryRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.networks import Loading
+from harness.record.target import TargetRecord
+from harness.record.timing import BlockRecord, IdleWindow, SteadyClock, StoppingRule, TelemetryRecord
 
 __all__ = [
     "EMULATED_TIME_NOTE",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.judge.figure import Source
-from harness.judge.gates_values import GateResult, Outcome, worst_outcome
 from harness.judge.numbers import interval_text, threshold_text, value_text
+from harness.record.figure import Source
+from harness.record.gates import GateResult, Outcome, worst_outcome
 
 _WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 

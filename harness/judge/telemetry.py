@@ -7,11 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.judge.figure import Network
 from harness.judge.rails import drawn
 from harness.judge.statistics import GeometricMean, Interval, geometric_mean, mean_interval
 from harness.judge.stopping import rounds
-from harness.record import BlockRecord, IdleWindow, TelemetryRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord, IdleWindow, TelemetryRecord
 
 #: A curve needs two points.
 _LEAST_POINTS = 2

@@ -12,9 +12,9 @@ import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.judge.figure import Network
 from harness.judge.rejected import LEAST_CLEAN, rejected_pairs
-from harness.record import BlockRecord, SteadyClock, TelemetryRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord, SteadyClock, TelemetryRecord
 
 #: A clock below this share of the run's own steady clock rejects the pair (docs/results.md, 'Rejected pairs').
 CLOCK_SHARE = 0.97

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import BadResult
-from harness.judge.figure import Network
 from harness.judge.rejected import clean_pairs as clean_pairs  # noqa: PLC0414 - part of this module's interface
 from harness.judge.rejected import rejected_pairs
 from harness.judge.statistics import (
@@ -23,8 +22,10 @@ from harness.judge.statistics import (
     sectioned_interval,
 )
 from harness.judge.statistics_tail import TailBound, tail_bound
-from harness.judge.stopping import Decision, StoppingRule, decide, half_width, rounds
-from harness.record import BlockRecord, Loading
+from harness.judge.stopping import Decision, decide, half_width, rounds
+from harness.record.figure import Network
+from harness.record.networks import Loading
+from harness.record.timing import BlockRecord, StoppingRule
 
 #: One iteration longer than this is no inference but a wrong clock or a hostile board: a day, in ns.
 _LONGEST_NS = 86_400 * 10**9

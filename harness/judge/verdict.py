@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.errors import ExitCode
-from harness.judge.gates_values import GateResult, Outcome, worst_outcome
-from harness.record import RunRecord
+from harness.record.gates import GateResult, Outcome, worst_outcome
+from harness.record.run import RunRecord
 
 #: Worst first. An interruption is the user's own doing and outranks what the unfinished run would have said.
 _WORST_FIRST = (

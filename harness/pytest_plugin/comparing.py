@@ -98,8 +98,8 @@ def _baseline(request: pytest.FixtureRequest, run_id: str) -> Baseline:
 
 
 def _warn_of_undecided(request: pytest.FixtureRequest, result: BoardComparison) -> None:
-    from harness.judge.gates_values import Outcome
     from harness.judge.target_verdict import gate_line
+    from harness.record.gates import Outcome
 
     for gate in result.verdict.of(Outcome.INCONCLUSIVE):
         text = f"{result.record.job_name} on {result.target.name}: gate {gate.gate} is inconclusive: {gate_line(gate)}"

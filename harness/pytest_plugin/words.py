@@ -8,8 +8,8 @@ from harness.history.baseline import AgainstBaseline
 from harness.history.chart import size_text
 from harness.judge.baseline import Change
 from harness.judge.comparison import Comparison
-from harness.judge.gates_values import Outcome
 from harness.judge.target_verdict import gate_line
+from harness.record.gates import Outcome
 from harness.report.text import MISSING, instant, plain, value_text
 from harness.store.baselines import Candidate
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from markupsafe import Markup
 
-from harness.record import TargetRecord
+from harness.record.target import TargetRecord
 from harness.report import svg
 
 #: Rows of one drawing: more would not fit on a printed page.

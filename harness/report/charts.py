@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from harness.judge.figure import Figure, Network
-from harness.record import RunRecord, TargetRecord
+from harness.record.figure import Figure, Network
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 from harness.report import svg
 from harness.report.chart import Chart, boards_of, of_parts, parts_of, tick_label
 from harness.report.headline import figure_index, headline_metric, metric_title

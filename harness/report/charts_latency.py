@@ -10,10 +10,10 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from harness.judge.figure import Network
 from harness.judge.rejected import clean_pairs
 from harness.judge.statistics import quantile_point
-from harness.record import TargetRecord
+from harness.record.figure import Network
+from harness.record.target import TargetRecord
 from harness.report import svg
 from harness.report.chart import Chart, of_parts, parts_of, tick_label
 from harness.report.text import plain, significant

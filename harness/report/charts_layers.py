@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from harness.record import LayerSqnr, QuantizedRecord, RunRecord
+from harness.record.networks import LayerSqnr, QuantizedRecord
+from harness.record.run import RunRecord
 from harness.report import svg
 from harness.report.chart import Chart, tick_label
 from harness.report.text import plain, shortened, significant

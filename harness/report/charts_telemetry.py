@@ -11,11 +11,12 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from harness.judge.figure import Network
 from harness.judge.rails import drawn
 from harness.judge.rejected import rejected_pairs
 from harness.judge.throttling import clock_mhz
-from harness.record import BlockRecord, TargetRecord, TelemetryRecord
+from harness.record.figure import Network
+from harness.record.target import TargetRecord
+from harness.record.timing import BlockRecord, TelemetryRecord
 from harness.report import svg
 from harness.report.chart import Chart, tick_label
 from harness.report.text import plain, significant

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 
-from harness.judge.figure import Figure
-from harness.record import RunRecord
+from harness.record.figure import Figure
+from harness.record.run import RunRecord
 from harness.report.table import Table, build_table
 from harness.report.text import plain
 

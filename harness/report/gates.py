@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.judge.figure import Source
-from harness.judge.gates_values import GateResult, Outcome
 from harness.judge.target_verdict import figure_and_interval
+from harness.record.figure import Source
+from harness.record.gates import GateResult, Outcome
 from harness.report.text import plain
 
 #: Worst first: what a reader must see is on top.

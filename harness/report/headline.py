@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from harness.judge.figure import Figure, Network, Source
 from harness.judge.timing import not_warm
 from harness.judge.verdict import run_verdict
-from harness.record import RunRecord, TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 from harness.report.text import MISSING, interval_text, plain, significant, size, value_text
 
 FigureIndex = Mapping[tuple[str, Network, str], Figure]

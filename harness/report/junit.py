@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from xml.etree import ElementTree as ET
 
-from harness.judge.gates_values import GateResult, Outcome
-from harness.record import RunRecord, TargetRecord
+from harness.record.gates import GateResult, Outcome
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 from harness.report.csvfile import number_cell
 from harness.report.gates import gate_rows
 from harness.report.text import plain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness.record import RunRecord
+from harness.record.run import RunRecord
 from harness.report.headline import Row
 from harness.report.table import Table, build_table
 from harness.report.text import plain

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.judge.caveats import target_caveats
-from harness.judge.figure import Figure, Network, Source
-from harness.record import RunRecord, TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 from harness.report.headline import figure_index
 from harness.report.text import plain
 

@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from harness._version import __version__
-from harness.judge.figure import Source
-from harness.record import RunRecord
+from harness.record.figure import Source
+from harness.record.run import RunRecord
 from harness.report import text
 from harness.report.chart import Chart, boards_of
 from harness.report.charts import accuracy_charts, sweep_charts

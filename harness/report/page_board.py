@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.judge.clocks import tick_ns
-from harness.record import BlockRecord, RecoveryStep, RunRecord, SettingRecord, TargetRecord
+from harness.record.run import RunRecord
+from harness.record.target import RecoveryStep, SettingRecord, TargetRecord
+from harness.record.timing import BlockRecord
 from harness.report import text
 from harness.report.chart import boards_of
 from harness.report.flat import flatten

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.judge.caveats import how_made
-from harness.judge.figure import Figure, Network
-from harness.record import DesignRecord, Loading, Programming, RunRecord, Shipment, TargetRecord
+from harness.record.designs import DesignRecord, Programming
+from harness.record.figure import Figure, Network
+from harness.record.networks import Loading, Shipment
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 from harness.report import text
 from harness.report.headline import figure_index
 from harness.report.notes import target_notes

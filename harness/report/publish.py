@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.record import RunRecord
+from harness.record.run import RunRecord
 from harness.report.csvfile import comparison_csv
 from harness.report.files import replace_all
 from harness.report.junit import junit_xml

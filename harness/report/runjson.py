@@ -9,7 +9,7 @@ import math
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import UserError
-from harness.record import SCHEMA_VERSION, RunRecord
+from harness.record.run import SCHEMA_VERSION, RunRecord
 from harness.report.text import plain
 
 _RECORD = TypeAdapter(RunRecord)

@@ -12,9 +12,9 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from harness.judge.figure import Figure
 from harness.judge.verdict import Verdict, run_verdict
-from harness.record import RunRecord
+from harness.record.figure import Figure
+from harness.record.run import RunRecord
 from harness.report import text
 from harness.report.gates import GateRow, gate_rows
 from harness.report.headline import Column, Row, columns, headline_metric, metric_title, rows

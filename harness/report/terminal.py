@@ -9,7 +9,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
-from harness.record import RunRecord
+from harness.record.run import RunRecord
 from harness.report.headline import Cell, Column, Row
 from harness.report.table import Table, build_table
 from harness.report.text import MISSING

@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.judge.gates_values import Gate, GateResult, Outcome, Rule
+from harness.judge.gates_values import Gate
+from harness.record.gates import GateResult, Outcome, Rule
 from harness.runs.plan import Plan
 from harness.runs.trial import Trial
 

@@ -14,7 +14,6 @@ import numpy as np
 from onnx import ModelProto
 
 from harness.errors import BadResult, BoardError, UserError
-from harness.judge.figure import Network
 from harness.quantize import QuantizedModel
 from harness.quantize.feed import Batch
 from harness.quantize.fidelity import Arrays
@@ -22,7 +21,8 @@ from harness.quantize.graph import sha256_of
 from harness.quantize.preparation import infer_types
 from harness.quantize.runtime import with_outputs
 from harness.quantize.writing import write_model
-from harness.record import BlockRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord
 from harness.runs.board import board_key, check_identity, must_not_saturate
 from harness.runs.locks import board_alone, machine_alone, machine_shared
 from harness.runs.profile import QUICK, Profile

@@ -22,10 +22,10 @@ from dataclasses import replace
 from types import TracebackType
 
 from harness.errors import BoardError
-from harness.judge.figure import Network
 from harness.judge.rails import drawn
 from harness.judge.throttling import clock_name, cool_down_s, pair_reasons, steady_clock
-from harness.record import BlockRecord, IdleWindow, SteadyClock, TelemetryRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord, IdleWindow, SteadyClock, TelemetryRecord
 from harness.runs.interrupt import Interrupted
 from harness.targets.client import AgentClient
 from harness.targets.values import TelemetrySample

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.errors import Refused
-from harness.judge.figure import Network
+from harness.record.figure import Network
 from harness.targets.boards import ARM_FAMILIES, find_board
 from harness.targets.target import Target
 from harness.targets.values import BoardInfo

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from harness.errors import BoardError, Refused
-from harness.record import SettingRecord
+from harness.record.target import SettingRecord
 from harness.targets.board_hold import Held, SettingState
 from harness.targets.client import AgentClient
 from harness.targets.errors_map import CallCancelled

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from harness.record import BlockRecord
+from harness.record.timing import BlockRecord
 from harness.runs.profile import Profile
 from harness.targets.values import WarmUp
 

@@ -20,8 +20,8 @@ from harness.emulation.performance.processors import Processor
 from harness.emulation.performance.reading import read_shape
 from harness.emulation.performance.timing import ModelError
 from harness.errors import UserError
-from harness.judge.figure import Network, Source
-from harness.record import DesignRecord, DesignRow
+from harness.record.designs import DesignRecord, DesignRow
+from harness.record.figure import Network, Source
 from harness.targets.target import Target
 
 #: A DPU computes in int8 only.

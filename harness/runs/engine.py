@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from harness.errors import ExitCode, UserError
 from harness.job import Job
 from harness.judge.comparison import Comparison
-from harness.judge.figure import Source
 from harness.judge.verdict import exit_code
-from harness.record import RunRecord, TargetRecord
+from harness.record.figure import Source
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 from harness.runs.interrupt import Interrupted, stop_on_signals
 from harness.runs.judging import edited, judge_run, now
 from harness.runs.networks import digest_of

@@ -10,12 +10,13 @@ from harness.data.functions import import_function
 from harness.errors import BadResult
 from harness.judge.agreement import Agreement, AgreementCounter
 from harness.judge.evaluate import Chunk, Evaluation, evaluate
-from harness.judge.figure import ARMS, Figure, Network
 from harness.judge.metrics import Metric, resolve_metrics
 from harness.judge.samples import write_samples
 from harness.judge.summarize import target_figures
 from harness.quantize import learnable_memory_bytes
-from harness.record import SamplesRecord, TargetRecord
+from harness.record.figure import ARMS, Figure, Network
+from harness.record.networks import SamplesRecord
+from harness.record.target import TargetRecord
 from harness.runs.decoding import Decode, as_they_are, decode_of
 from harness.runs.outputs import OutputStore
 from harness.runs.plan import Plan

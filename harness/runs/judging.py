@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from harness.errors import UserError
 from harness.host import host_environment
 from harness.judge.gates_units import LSB
-from harness.judge.gates_values import GateResult
-from harness.record import FunctionRecord, Revision, RunRecord, TargetRecord
+from harness.record.gates import GateResult
+from harness.record.run import FunctionRecord, Revision, RunRecord
+from harness.record.target import TargetRecord
 from harness.runs.advice import plan_notes
 from harness.runs.observer import Observer
 from harness.runs.plan import Plan

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.errors import UserError
 from harness.quantize import layer_errors
-from harness.record import LayerSqnr
+from harness.record.networks import LayerSqnr
 from harness.runs.samples import Array
 
 #: Each costs one pass of both networks with every tensor kept; more would move a layer's figure by tenths of a dB.

@@ -8,7 +8,7 @@ from harness.emulation import lower
 from harness.emulation.arithmetic import Arithmetic, find_arithmetic
 from harness.errors import UserError
 from harness.quantize.writing import as_single_file
-from harness.record import LoweredRecord
+from harness.record.networks import LoweredRecord
 from harness.runs.networks import NetworkFile, digest_of
 from harness.targets.target import Target
 

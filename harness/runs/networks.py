@@ -15,7 +15,7 @@ from harness.job import Job
 from harness.quantize import QuantizedModel, calibrate, describe_own, learnable_memory_bytes, quantize
 from harness.quantize.runtime import optimizers_that_break
 from harness.quantize.writing import as_single_file
-from harness.record import QuantizedRecord
+from harness.record.networks import QuantizedRecord
 from harness.runs.layers import LAYER_SAMPLES, layer_sqnr
 from harness.runs.samples import Array, feeds
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.judge.figure import Network
+from harness.record.figure import Network
 from harness.store import Store
 from harness.wholefile import write_whole
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from harness.errors import UserError
-from harness.judge.stopping import StoppingRule
+from harness.record.timing import StoppingRule
 
 #: Share of a budget that warm-up may take, for both networks together.
 _WARM_UP_SHARE = 0.25

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.record import DesignRecord, Programming
+from harness.record.designs import DesignRecord, Programming
 from harness.targets.client import AgentClient
 
 

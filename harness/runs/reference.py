@@ -15,13 +15,13 @@ from onnx import ModelProto, NodeProto
 
 from harness.errors import BadResult, UserError
 from harness.judge.context import TargetContext
-from harness.judge.figure import Figure, Network
 from harness.judge.gates_units import LSB
 from harness.judge.gates_values import Place
 from harness.judge.reference import Apart, distances, save_apart, save_reference
 from harness.quantize.graph import Graph, read_model
 from harness.quantize.runtime import open_session, run_session
-from harness.record import TargetRecord
+from harness.record.figure import Figure, Network
+from harness.record.target import TargetRecord
 from harness.runs.diagnosis import exact_here, int8_network
 from harness.runs.lowering import arithmetic_of
 from harness.runs.outputs import OutputStore

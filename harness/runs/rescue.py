@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import BoardError, Offline, TimedOut, Unreachable, UserError
-from harness.record import RecoveryStep
+from harness.record.target import RecoveryStep
 from harness.targets.console.events import ConsoleEvent
 from harness.targets.console.explain import explain, explained, remarks
 from harness.targets.console.watch import ConsoleWatch

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.record import Revision
+from harness.record.run import Revision
 
 #: A repository on a network disk may be slow; a run never waits longer for it.
 _TIMEOUT_S = 10

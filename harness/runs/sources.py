@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.data.functions import import_function, is_function_spec
 from harness.errors import UserError
 from harness.job import Job
-from harness.record import FunctionRecord, SourceFile
+from harness.record.run import FunctionRecord, SourceFile
 
 
 def function_records(job: Job) -> tuple[FunctionRecord, ...]:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.judge.figure import Network
-from harness.record import DesignRecord, LoweredRecord, TargetRecord
+from harness.record.designs import DesignRecord
+from harness.record.figure import Network
+from harness.record.networks import LoweredRecord
+from harness.record.target import TargetRecord
 from harness.runs.designs import designs_of
 from harness.runs.lowering import OtherNetwork, arithmetic_of, lowered_file
 from harness.runs.networks import NetworkFile

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from harness.record import Loading, TargetRecord
+from harness.record.networks import Loading
+from harness.record.target import TargetRecord
 from harness.runs.observer import Observer
 from harness.store import Store
 

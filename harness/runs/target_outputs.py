@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import BadResult
-from harness.judge.figure import ARMS, Network
-from harness.record import OutputsRecord
+from harness.record.figure import ARMS, Network
+from harness.record.networks import OutputsRecord
 from harness.runs.inference import infer_chunk, infer_sequence
 from harness.runs.interrupt import Interrupted
 from harness.runs.outputs import OutputStore

@@ -8,17 +8,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from harness.errors import BoardError, Refused, Throttled
-from harness.judge.figure import ARMS, Network, Source
 from harness.judge.throttling import throttled
-from harness.record import (
-    DesignRecord,
-    Loading,
-    ProviderShare,
-    RecoveryStep,
-    SettingRecord,
-    Shipment,
-    TargetRecord,
-)
+from harness.record.designs import DesignRecord
+from harness.record.figure import ARMS, Network, Source
+from harness.record.networks import Loading, ProviderShare, Shipment
+from harness.record.target import RecoveryStep, SettingRecord, TargetRecord
 from harness.runs.board import arithmetic_note, board_key, check_identity, must_not_saturate, runtime_for
 from harness.runs.board_state import board_as_asked
 from harness.runs.interrupt import Interrupted

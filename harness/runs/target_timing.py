@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from harness.data.batch import padded
 from harness.judge.clocks import describe_clock
-from harness.judge.figure import ARMS, Network
-from harness.record import BlockRecord
+from harness.record.figure import ARMS, Network
+from harness.record.timing import BlockRecord
 from harness.runs.block_watch import BlockWatch, idle_for, interval_for
 from harness.runs.budget import Budget
 from harness.runs.plan import Plan

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from harness.errors import BadResult
 from harness.judge.clocks import clock_too_coarse
-from harness.judge.figure import Network
-from harness.judge.stopping import Outcome, StoppingRule, decide, rounds, rounds_needed
-from harness.record import BlockRecord
+from harness.judge.stopping import Outcome, decide, rounds, rounds_needed
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord, StoppingRule
 from harness.runs.block_watch import BlockWatch
 from harness.runs.interrupt import Interrupted
 from harness.runs.profile import Profile

@@ -16,11 +16,11 @@ from harness.data.batch import cut
 from harness.data.functions import import_function
 from harness.errors import BadResult, UserError
 from harness.judge.evaluate import Chunk, evaluate
-from harness.judge.figure import Network
 from harness.judge.metrics import Metric, NotFinite, Raised, resolve_metrics
 from harness.quantize.graph import read_model
 from harness.quantize.runtime import open_session, run_session
 from harness.quantize.sequence import Stateful
+from harness.record.figure import Network
 from harness.runs.decoding import decode_of
 from harness.runs.plan import Plan
 from harness.runs.samples import Array, feeds, join

@@ -30,9 +30,9 @@ from harness.errors import BadResult, BoardError, Crashed, Refused, Throttled, T
 from harness.job import Job, slug
 from harness.judge.agreement import agreement
 from harness.judge.comparison import Comparison
-from harness.judge.figure import ARMS, Network
 from harness.judge.metrics import Labels, Outputs, own_metric, resolve_metrics
 from harness.quantize.validation import MetricFunction, ValidationResult
+from harness.record.figure import ARMS, Network
 from harness.runs.engine import start
 from harness.runs.interrupt import Interrupted
 from harness.runs.outputs import OutputStore

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.errors import UserError
-from harness.judge.figure import Network
-from harness.record import QuantizedRecord, TargetRecord
+from harness.record.figure import Network
+from harness.record.networks import QuantizedRecord
+from harness.record.target import TargetRecord
 from harness.runs.interrupt import Interrupted
 from harness.runs.judging import load_judges
 from harness.runs.networks import NetworkFile, digest_of, network_file, quantize_for

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import select, update
 
-from harness.record import Revision
+from harness.record.run import Revision
 from harness.store.journal import Store
 from harness.store.tables import RunRow, TargetRow
 

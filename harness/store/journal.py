@@ -18,8 +18,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from sqlalchemy.orm import Session, sessionmaker
 
 from harness.errors import UserError
-from harness.judge.figure import Figure, Network
-from harness.record import BlockRecord, TargetRecord
+from harness.record.figure import Figure, Network
+from harness.record.target import TargetRecord
+from harness.record.timing import BlockRecord
 from harness.store.migrate import migrate
 from harness.store.tables import BlockRow, FigureRow, OutputsRow, RunRow, TargetRow
 

@@ -10,8 +10,8 @@ from pydantic import TypeAdapter
 from sqlalchemy import delete, select
 
 from harness.errors import UserError
-from harness.judge.figure import Figure, Network, Source
-from harness.record import TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.target import TargetRecord
 from harness.store.journal import Store
 from harness.store.tables import AlarmRow, BlockRow, FigureRow, NightRow, RunRow, SurroundingsRow, TargetRow
 

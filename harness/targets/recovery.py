@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.errors import QuantrigError, TimedOut, Unreachable
-from harness.record import RecoveryStep
+from harness.record.target import RecoveryStep
 from harness.targets.console.explain import Prognosis
 
 DONE, FAILED, TIMED_OUT, SKIPPED = "done", "failed", "timed out", "skipped"

@@ -8,9 +8,9 @@ import pytest
 from benchmarks.figures import Goal
 from benchmarks.simulations import intervals, ratio
 from benchmarks.simulations.noise import Noise, is_first_arm, normal, ratios, recorded, swapped
-from harness.judge.figure import Network
 from harness.judge.statistics import Interval, mean_interval
-from harness.judge.stopping import StoppingRule
+from harness.record.figure import Network
+from harness.record.timing import StoppingRule
 from harness.runs.timing import pair_order
 
 

@@ -21,22 +21,16 @@ from harness.evidence.policy import load_policy
 from harness.evidence.qualify import judge_runs, publish_decision
 from harness.judge.agreement import agreement
 from harness.judge.evaluate import Evaluation, evaluate
-from harness.judge.figure import Network, Source
 from harness.judge.metrics import accuracy
 from harness.judge.reference import Apart, save_apart, save_reference
 from harness.judge.samples import write_samples
-from harness.judge.stopping import StoppingRule
 from harness.judge.summarize import target_figures
 from harness.quantize import learnable_memory_bytes
-from harness.record import (
-    BlockRecord,
-    Loading,
-    QuantizedRecord,
-    RunRecord,
-    SamplesRecord,
-    Shipment,
-    TargetRecord,
-)
+from harness.record.figure import Network, Source
+from harness.record.networks import Loading, QuantizedRecord, SamplesRecord, Shipment
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
+from harness.record.timing import BlockRecord, StoppingRule
 from harness.report.publish import publish
 from harness.runs.outputs import OutputStore
 from harness.store import open_store

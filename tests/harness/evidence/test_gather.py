@@ -12,7 +12,7 @@ import pytest
 from harness.errors import UserError
 from harness.evidence.entries import source_entry
 from harness.evidence.gather import Gathered, gather_run
-from harness.record import FunctionRecord, SourceFile
+from harness.record.run import FunctionRecord, SourceFile
 from harness.report.runjson import load
 from harness.store import open_store
 from tests.harness.evidence.release import RUN, Release

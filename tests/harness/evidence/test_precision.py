@@ -11,10 +11,10 @@ import pytest
 from harness.errors import ExitCode
 from harness.evidence.precision import cut_short
 from harness.evidence.verify import verify_bundle
-from harness.judge.figure import Network
-from harness.judge.gates_values import Outcome
-from harness.judge.stopping import StoppingRule
-from harness.record import TargetRecord
+from harness.record.figure import Network
+from harness.record.gates import Outcome
+from harness.record.target import TargetRecord
+from harness.record.timing import StoppingRule
 from harness.report.runjson import load
 from harness.runs.profile import QUICK, RELEASE
 from tests.harness.evidence.release import RUN, Release, contents, make_release, resigned, run_json

@@ -25,7 +25,7 @@ from harness.evidence.container import Container
 from harness.evidence.manifest import MANIFEST, SIGNATURE
 from harness.evidence.verify import verify_bundle
 from harness.job import load_job
-from harness.judge.gates_values import Outcome
+from harness.record.gates import Outcome
 from tests.harness.evidence.release import RUN, Release, contents, resigned, run_json, scores, write
 
 FORGER = Ed25519PrivateKey.generate()

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.history.plan import NightPlan, load_night_plan
-from harness.judge.figure import Figure, Network, Source
-from harness.record import TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.target import TargetRecord
 from harness.store import Store
 from harness.store.nights import Night, Nights
 

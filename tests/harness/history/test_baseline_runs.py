@@ -17,11 +17,13 @@ from harness.errors import UserError
 from harness.history.baseline import check_asked, compare_with, find_baseline, keep
 from harness.judge.baseline import Standing
 from harness.judge.evaluate import Evaluation, MetricResult
-from harness.judge.figure import Figure, Network, Source
 from harness.judge.metrics import Rows
 from harness.judge.samples import write_samples
 from harness.judge.statistics import wilson
-from harness.record import Revision, RunRecord, SamplesRecord, TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.networks import SamplesRecord
+from harness.record.run import Revision, RunRecord
+from harness.record.target import TargetRecord
 from harness.store import Store, open_store
 from harness.store.baselines import Baselines
 

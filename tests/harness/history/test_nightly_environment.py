@@ -6,8 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from harness.history.environment import Cause, differences, environment
-from harness.judge.figure import Network, Source
-from harness.record import Loading, QuantizedRecord, RunRecord, TargetRecord
+from harness.record.figure import Network, Source
+from harness.record.networks import Loading, QuantizedRecord
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 
 DESCRIPTION: dict[str, Any] = {
     "agent_version": "0.1.0", "machine_id": "m1", "boot_id": "first boot", "os": "Ubuntu 22.04, Linux 5.15.136-tegra",

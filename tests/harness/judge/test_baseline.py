@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from statsmodels.stats.proportion import proportion_confint
 
 from harness.judge.baseline import Standing, change_of, less_is_better, paired_change
-from harness.judge.figure import Figure, Network, Source
 from harness.judge.metrics import Rows
 from harness.judge.samples import KeptSamples
+from harness.record.figure import Figure, Network, Source
 
 
 def figure(

@@ -9,8 +9,8 @@ import pytest
 
 from agents.timing import clock_tick_ns
 from harness.judge.clocks import clock_too_coarse, describe_clock
-from harness.judge.figure import Network
-from harness.record import BlockRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord
 
 
 def block(latency_ns: int, tick_ns: float | None, resolution_ns: float | None = 1.0) -> BlockRecord:

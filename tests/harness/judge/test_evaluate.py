@@ -10,8 +10,8 @@ import pytest
 
 from harness.errors import BadResult, UserError
 from harness.judge.evaluate import Chunk, evaluate
-from harness.judge.figure import Network
 from harness.judge.metrics import accuracy, own_metric
+from harness.record.figure import Network
 
 RNG = np.random.default_rng(5)
 SCORES = RNG.normal(size=(23, 7)).astype(np.float32)

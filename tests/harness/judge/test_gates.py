@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
-from harness.judge.figure import Figure, Network, Source
 from harness.judge.gates import decide_gates
-from harness.judge.gates_values import Gate, GateResult, Outcome, Override, Place, Rule, Scope, worst_outcome
+from harness.judge.gates_values import Gate, Override, Place, Scope
 from harness.judge.statistics import tango, wilson
-from harness.judge.stopping import StoppingRule
-from harness.record import BlockRecord, Loading, TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.gates import GateResult, Outcome, Rule, worst_outcome
+from harness.record.networks import Loading
+from harness.record.target import TargetRecord
+from harness.record.timing import BlockRecord, StoppingRule
 
 BOARD = TargetRecord("rpi", "raspberry-pi-5", "cpu", "address", Source.MEASURED, "done", tags=("dotprod",))
 

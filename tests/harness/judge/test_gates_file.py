@@ -8,10 +8,11 @@ import pytest
 
 from harness.errors import UserError
 from harness.job import Job, job_from_mapping, parse_job
-from harness.judge.figure import Network, Source
 from harness.judge.gates_file import gates_as_json, read_gates
 from harness.judge.gates_units import parse_value, percentile_of, unit_of
-from harness.judge.gates_values import Gate, Rule
+from harness.judge.gates_values import Gate
+from harness.record.figure import Network, Source
+from harness.record.gates import Rule
 
 
 def job(tmp_path: Path, gates: str, metrics: str = "[accuracy_top1, accuracy_top5]") -> Job:

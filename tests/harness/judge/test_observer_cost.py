@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from harness.judge.figure import Network
 from harness.judge.observer_cost import observer_cost
-from harness.record import BlockRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord
 
 F, Q = Network.FLOAT, Network.QUANTIZED
 

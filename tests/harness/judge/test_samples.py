@@ -10,9 +10,9 @@ import pytest
 
 from harness.errors import UserError
 from harness.judge.evaluate import Evaluation, evaluate
-from harness.judge.figure import Network
 from harness.judge.metrics import own_metric, resolve_metrics
 from harness.judge.samples import read_samples, recompute_all, write_samples
+from harness.record.figure import Network
 
 RNG = np.random.default_rng(9)
 SCORES, LABELS = RNG.normal(size=(30, 5)), RNG.integers(0, 5, 30)

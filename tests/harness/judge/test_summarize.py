@@ -11,16 +11,19 @@ from scipy.stats import binomtest
 from harness.errors import BadResult
 from harness.judge.caveats import STANDS_IN, how_made
 from harness.judge.evaluate import Evaluation, evaluate
-from harness.judge.figure import Figure, Network, Source
 from harness.judge.gates import decide_gates
 from harness.judge.gates_file import read_gates
-from harness.judge.gates_values import Outcome
 from harness.judge.metrics import accuracy, own_metric, resolve_metrics
 from harness.judge.statistics import tango
 from harness.judge.summarize import EMULATED_TIME_NOTE, TargetContext, accuracy_figures, target_figures
 from harness.quantize.recovery.recover import RecoveryStep
 from harness.quantize.rulebooks.rules import NOT_BIT_EXACT
-from harness.record import BlockRecord, DesignRecord, DesignRow, Loading, LoweredRecord, QuantizedRecord, TargetRecord
+from harness.record.designs import DesignRecord, DesignRow
+from harness.record.figure import Figure, Network, Source
+from harness.record.gates import Outcome
+from harness.record.networks import Loading, LoweredRecord, QuantizedRecord
+from harness.record.target import TargetRecord
+from harness.record.timing import BlockRecord
 
 F, Q, R = Network.FLOAT, Network.QUANTIZED, Network.RATIO
 IDS = [f"s{i}" for i in range(100)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.judge.figure import Network, Source
-from harness.judge.gates_values import GateResult, Outcome, Rule
 from harness.judge.target_verdict import TargetVerdict, gate_line
+from harness.record.figure import Network, Source
+from harness.record.gates import GateResult, Outcome, Rule
 
 
 def result(outcome: Outcome, detail: str = "") -> GateResult:

@@ -10,10 +10,10 @@ import pytest
 
 from harness.judge.context import TargetContext
 from harness.judge.device_rows import NETWORK_ROWS, PAIRED_ROWS, network_device_figures, paired_device_figures
-from harness.judge.figure import Figure, Network, Source
 from harness.judge.rails import drawn
 from harness.judge.telemetry import IdlePower, block_energies, energy_ratio, idle_power, network_telemetry
-from harness.record import BlockRecord, IdleWindow, SteadyClock, TelemetryRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.timing import BlockRecord, IdleWindow, SteadyClock, TelemetryRecord
 
 F, Q, R = Network.FLOAT, Network.QUANTIZED, Network.RATIO
 CONTEXT = TargetContext("bench", "jetson-orin-nano", "gpu", Source.MEASURED)

@@ -7,7 +7,6 @@ import random
 
 import pytest
 
-from harness.judge.figure import Network
 from harness.judge.rejected import clean_pairs, judged_blocks, rejected_pairs
 from harness.judge.throttling import (
     clock_name,
@@ -18,7 +17,8 @@ from harness.judge.throttling import (
     throttled,
     too_many_rejected,
 )
-from harness.record import BlockRecord, SteadyClock, TelemetryRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord, SteadyClock, TelemetryRecord
 
 F, Q = Network.FLOAT, Network.QUANTIZED
 STEADY = {F: SteadyClock("", 1000.0), Q: SteadyClock("", 1000.0)}

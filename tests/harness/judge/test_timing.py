@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from harness.errors import BadResult
-from harness.judge.figure import Network
 from harness.judge.timing import block_medians_ms, check_blocks, network_timing, speedup
-from harness.record import BlockRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord
 
 F, Q = Network.FLOAT, Network.QUANTIZED
 

@@ -7,9 +7,10 @@ import itertools
 import pytest
 
 from harness.errors import ExitCode
-from harness.judge.figure import Source
 from harness.judge.verdict import exit_code, worst
-from harness.record import RunRecord, TargetRecord
+from harness.record.figure import Source
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 
 
 def run(*statuses: str) -> RunRecord:

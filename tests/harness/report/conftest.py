@@ -8,21 +8,14 @@ import numpy as np
 import pytest
 
 from harness.judge.evaluate import Evaluation, evaluate
-from harness.judge.figure import Network, Source
 from harness.judge.metrics import accuracy
 from harness.judge.summarize import target_figures
-from harness.record import (
-    BlockRecord,
-    DesignRecord,
-    DesignRow,
-    Loading,
-    LoweredRecord,
-    Programming,
-    QuantizedRecord,
-    RunRecord,
-    Shipment,
-    TargetRecord,
-)
+from harness.record.designs import DesignRecord, DesignRow, Programming
+from harness.record.figure import Network, Source
+from harness.record.networks import Loading, LoweredRecord, QuantizedRecord, Shipment
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
+from harness.record.timing import BlockRecord
 
 F, Q = Network.FLOAT, Network.QUANTIZED
 CLAIM = "bit-exact to the published semantics of MathWorks' processor, not to silicon"

@@ -6,18 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness.judge.figure import Figure, Network, Source
-from harness.judge.gates_values import GateResult, Outcome, Rule
-from harness.record import (
-    BlockRecord,
-    LayerSqnr,
-    RecoveryStep,
-    RunRecord,
-    SettingRecord,
-    SteadyClock,
-    TargetRecord,
-    TelemetryRecord,
-)
+from harness.record.figure import Figure, Network, Source
+from harness.record.gates import GateResult, Outcome, Rule
+from harness.record.networks import LayerSqnr
+from harness.record.run import RunRecord
+from harness.record.target import RecoveryStep, SettingRecord, TargetRecord
+from harness.record.timing import BlockRecord, SteadyClock, TelemetryRecord
 
 T0 = 1.79e9
 HOT = "gpu throttled: HW slowdown"

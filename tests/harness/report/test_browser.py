@@ -13,7 +13,7 @@ import pytest
 
 from harness.evidence.page import decision_html
 from harness.evidence.policy import parse_policy
-from harness.record import RunRecord
+from harness.record.run import RunRecord
 from harness.report.page import report_html
 from tests.harness.report import made_runs
 

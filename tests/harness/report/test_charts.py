@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from harness.judge.rejected import clean_pairs
-from harness.record import LayerSqnr, RunRecord
+from harness.record.networks import LayerSqnr
+from harness.record.run import RunRecord
 from harness.report.charts import accuracy_charts, sweep_charts
 from harness.report.charts_latency import latency_charts
 from harness.report.charts_layers import layer_charts

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from harness.errors import UserError
-from harness.record import RunRecord
+from harness.record.run import RunRecord
 from harness.report.csvfile import comparison_csv, number_cell, text_cell
 from harness.report.junit import junit_xml
 from harness.report.publish import publish

@@ -9,10 +9,10 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from harness.judge.figure import Network, Source
-from harness.judge.gates_values import GateResult, Outcome, Rule
 from harness.judge.verdict import exit_code, run_verdict
-from harness.record import RunRecord
+from harness.record.figure import Network, Source
+from harness.record.gates import GateResult, Outcome, Rule
+from harness.record.run import RunRecord
 from harness.report.gates import gate_rows
 from harness.report.junit import junit_xml
 from harness.report.markdown import comparison_md

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.judge.figure import Figure, Network, Source
-from harness.record import RunRecord, TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.run import RunRecord
+from harness.record.target import TargetRecord
 from harness.report.headline import headline_metric, metric_title, rows
 from harness.report.text import MISSING
 

@@ -10,8 +10,9 @@ from importlib.resources import files
 
 import pytest
 
-from harness.judge.figure import Source
-from harness.record import RecoveryStep, RunRecord
+from harness.record.figure import Source
+from harness.record.run import RunRecord
+from harness.record.target import RecoveryStep
 from harness.report.charts import accuracy_charts
 from harness.report.charts_latency import latency_charts
 from harness.report.flat import flatten

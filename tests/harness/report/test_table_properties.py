@@ -15,9 +15,12 @@ from markdown_it import MarkdownIt
 from rich.cells import cell_len
 from rich.console import Console
 
-from harness.judge.figure import Figure, Network, Source
-from harness.judge.gates_values import Outcome
-from harness.record import BlockRecord, Loading, Revision, RunRecord, TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.gates import Outcome
+from harness.record.networks import Loading
+from harness.record.run import Revision, RunRecord
+from harness.record.target import TargetRecord
+from harness.record.timing import BlockRecord
 from harness.report.csvfile import comparison_csv
 from harness.report.markdown import comparison_md
 from harness.report.page import report_html

@@ -12,8 +12,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from statsmodels.stats.proportion import proportion_confint
 
-from harness.judge.figure import Network
-from harness.record import RunRecord
+from harness.record.figure import Network
+from harness.record.run import RunRecord
 from harness.report.headline import figure_index, headline_metric, metric_title
 from harness.report.markdown import comparison_md, escape
 from harness.report.notes import notes_under_table, outcome

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from harness.job import load_job
-from harness.judge.figure import Network
-from harness.judge.gates_values import Gate, GateResult, Outcome, Rule
+from harness.judge.gates_values import Gate
+from harness.record.figure import Network
+from harness.record.gates import GateResult, Outcome, Rule
 from harness.runs.advice import plan_notes, sample_notes, unforeseen_notes, worth_of
 from harness.runs.plan import make_plan
 from harness.runs.profile import QUICK

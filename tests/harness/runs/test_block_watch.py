@@ -19,10 +19,10 @@ import grpc
 import numpy as np
 import pytest
 
-from harness.judge.figure import Network
 from harness.judge.rejected import rejected_pairs
 from harness.quantize.graph import sha256_of
-from harness.record import BlockRecord, IdleWindow, TelemetryRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord, IdleWindow, TelemetryRecord
 from harness.runs.block_watch import BlockWatch, TelemetryStream
 from harness.runs.interrupt import Interrupted
 from harness.runs.profile import Profile

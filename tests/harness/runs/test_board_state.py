@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import Crashed, Refused
-from harness.record import SettingRecord
+from harness.record.target import SettingRecord
 from harness.runs.board_state import board_as_asked
 from harness.targets.board_settings import Settings
 from harness.targets.client import AgentClient

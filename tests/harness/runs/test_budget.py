@@ -7,8 +7,8 @@ import pytest
 
 from agents.protocol import agent_pb2 as pb
 from agents.timing import warm_up, with_defaults
-from harness.judge.figure import Network
-from harness.record import BlockRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord
 from harness.runs.budget import LEAST_S, Budget
 from harness.runs.profile import PROFILES, QUICK, STANDARD, Profile
 from harness.targets.values import WarmUp

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 import harness
 from harness.demo import JOB
 from harness.errors import UserError
-from harness.judge.figure import Network, Source
-from harness.record import DesignRecord, DesignRow
+from harness.record.designs import DesignRecord, DesignRow
+from harness.record.figure import Network, Source
 from harness.runs.designs import FLOAT_ON_ARM, check_designs, designs_of
 from harness.targets.lab import parse_lab
 from harness.targets.target import Target

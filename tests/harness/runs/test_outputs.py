@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.judge.figure import Network, Source
-from harness.record import TargetRecord
+from harness.record.figure import Network, Source
+from harness.record.target import TargetRecord
 from harness.runs.outputs import OutputStore
 from harness.store import open_store
 

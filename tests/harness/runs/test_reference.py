@@ -14,10 +14,11 @@ from harness.emulation import lower
 from harness.emulation.arithmetic import find_arithmetic
 from harness.evidence.again import distances_again, same
 from harness.job import parse_job
-from harness.judge.figure import Figure, Network, Source
 from harness.judge.reference import apart_file, outputs_file, read_apart, read_reference
 from harness.quantize import calibrate, quantize
-from harness.record import QuantizedRecord, TargetRecord
+from harness.record.figure import Figure, Network, Source
+from harness.record.networks import QuantizedRecord
+from harness.record.target import TargetRecord
 from harness.runs.outputs import OutputStore
 from harness.runs.plan import Plan, make_plan
 from harness.runs.profile import QUICK

@@ -9,7 +9,7 @@ import pytest
 
 from harness.data.functions import import_function
 from harness.job import parse_job
-from harness.record import SourceFile
+from harness.record.run import SourceFile
 from harness.runs.sources import function_files, function_records
 
 

@@ -11,8 +11,9 @@ import pytest
 
 import harness
 from harness.demo import JOB
-from harness.judge.figure import Network, Source
-from harness.record import Shipment, TargetRecord
+from harness.record.figure import Network, Source
+from harness.record.networks import Shipment
+from harness.record.target import TargetRecord
 from harness.runs.lowering import OtherNetwork, arithmetic_of, lowered_file
 from harness.runs.networks import NetworkFile, network_file
 from harness.runs.standin import StandIns

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from harness.errors import UserError
-from harness.judge.figure import Network
 from harness.judge.timing import speedup
-from harness.record import BlockRecord
+from harness.record.figure import Network
+from harness.record.timing import BlockRecord
 from harness.runs.profile import PROFILES, find_profile
 from harness.runs.timing import pair_order
 

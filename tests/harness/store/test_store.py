@@ -14,16 +14,10 @@ from hypothesis import strategies as st
 from sqlalchemy import create_engine, inspect, text
 
 from harness.errors import UserError
-from harness.judge.figure import Figure, Network, Source
-from harness.record import (
-    BlockRecord,
-    Loading,
-    QuantizedRecord,
-    Shipment,
-    SteadyClock,
-    TargetRecord,
-    TelemetryRecord,
-)
+from harness.record.figure import Figure, Network, Source
+from harness.record.networks import Loading, QuantizedRecord, Shipment
+from harness.record.target import TargetRecord
+from harness.record.timing import BlockRecord, SteadyClock, TelemetryRecord
 from harness.store import Store, open_store, store_url
 from harness.store.tables import Base
 
@@ -225,8 +219,8 @@ def test_what_was_noted_survives_a_killed_writer(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from harness.store import open_store\n"
-        "from harness.record import BlockRecord\n"
-        "from harness.judge.figure import Network\n"
+        "from harness.record.timing import BlockRecord\n"
+        "from harness.record.figure import Network\n"
         "store = open_store(sys.argv[1])\n"
         "for pair in range(10**6):\n"
         "    store.add_block(sys.argv[2], 'a', BlockRecord(Network.FLOAT, pair, (1,), 1.0, 1.0, 1, 0.1, 1))\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import BoardError, ExitCode, Offline, Quarantined, Unreachable
-from harness.record import RecoveryStep
+from harness.record.target import RecoveryStep
 from harness.targets.console.events import BootStage, ConsoleEvent, EventKind
 from harness.targets.console.explain import Prognosis, prognosis
 from harness.targets.lab import parse_lab

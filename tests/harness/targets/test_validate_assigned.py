@@ -8,7 +8,7 @@ import pytest
 
 from agents.protocol import agent_pb2 as pb
 from harness.errors import BadResult
-from harness.judge.figure import Network
+from harness.record.figure import Network
 from harness.runs.board import runtime_for
 from harness.targets.lab import parse_lab
 from harness.targets.validate import Checker
