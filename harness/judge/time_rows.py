@@ -188,9 +188,7 @@ def _settled(ratio: GeometricMean, blocks: Sequence[BlockRecord], rule: Stopping
         return "too few pairs of blocks for an interval"
     if rule is not None:
         decision = stopped(blocks, rule)
-        # a budget may end timing before its first stage is full, and the interval be narrow enough all the same
-        enough = decision.outcome is Outcome.REACHED or decision.half_width <= rule.goal
-        return decision.text if enough else f"inconclusive: {decision.text}"
+        return decision.text if decision.outcome is Outcome.REACHED else f"inconclusive: {decision.text}"
     wide = math.log(ratio.interval.high / ratio.interval.low) / 2 > _SETTLED_HALF_WIDTH
     return "inconclusive: the interval is wider than ±2 %" if wide else ""
 
