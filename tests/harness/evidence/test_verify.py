@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -554,3 +555,21 @@ def test_rows_that_outputs_could_not_be_held_against_are_told(release: Release, 
         "toy: rpi: Ratio accuracy_top1_delta",
         "toy: rpi: Quantized reference_lsb",
     }
+
+
+def test_the_source_shown_is_the_source_that_judged(release: Release, tmp_path: Path) -> None:
+    text = b"def f(outputs, labels):\n    return 1.0\n"
+    name = f"runs/{RUN}/functions/own.py"
+
+    def noted(record: dict[str, Any]) -> None:
+        file = {"path": "own.py", "sha256": hashlib.sha256(text).hexdigest()}
+        record["functions"] = [{"spec": "own:f", "files": [file]}]
+
+    def lines(entries: dict[str, bytes]) -> list[str]:
+        return verify_bundle(resigned(tmp_path / "sources.zip", entries, release.key)).differences
+
+    entries = edited(contents(release.bundle), noted)
+    assert lines(entries | {name: text}) == []
+    assert lines(entries | {name: text + b"# better\n"}) == [f"{name}: not the file that the run's record names"]
+    assert lines(entries) == [f"{name}: the source of own:f is missing"]
+    assert lines(entries | {name: text, name.replace("own", "more"): text}) != []
