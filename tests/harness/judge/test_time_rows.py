@@ -100,7 +100,9 @@ def test_the_speed_up_says_how_the_rule_ended() -> None:
     assert reached.n == 8
     wide = rows_of(ratio_rows(CONTEXT, blocks(40, spread=0.2), [], RULE))["speedup"]
     assert "inconclusive: cap of 40 pairs reached: ±" in wide.note
-    assert "BCa bootstrap: " in wide.note  # 20 rounds carry a second opinion
+    assert "BCa" not in wide.note
+    long = rows_of(ratio_rows(CONTEXT, blocks(80, spread=0.2), [], RULE))["speedup"]
+    assert "BCa bootstrap: " in long.note  # 40 rounds carry a second opinion
     budget = dataclasses.replace(RULE, budget_s=9.0)
     for goal, said in ((0.003, "inconclusive: budget of 9 s bought 4 pairs"), (0.3, "; reached ±0.56 % after 4 pairs")):
         rule = dataclasses.replace(budget, first_stage=10, goal=goal)  # its first stage is not full
