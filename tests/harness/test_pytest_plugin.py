@@ -21,6 +21,7 @@ from harness import pytest_plugin
 from harness.runs.profile import PROFILES
 from harness.targets.boards import Environment
 from tests.e2e.whole_run import Bench, descendants, wait_for
+from tests.warm.process import run_pytest
 
 pytest_plugins = ["pytester"]
 
@@ -74,10 +75,10 @@ ASKS = "def test_it(target):\n    print('ran on', target.name)\n"
 
 def test_a_test_runs_once_for_each_chosen_target(suite: pytest.Pytester) -> None:
     suite.makepyfile(ASKS)
-    everywhere = suite.runpytest_subprocess("-v")
+    everywhere = run_pytest(suite, "-v")
     everywhere.assert_outcomes(passed=4)
     everywhere.stdout.fnmatch_lines([f"*::test_it?{name}? PASSED*" for name in ("here", "pi", "jetson", "gone")])
-    some = suite.runpytest_subprocess("-v", "--targets", " jetson, pi,")
+    some = run_pytest(suite, "-v", "--targets", " jetson, pi,")
     some.assert_outcomes(passed=2)
     assert [m for line in some.outlines for m in re.findall(r"test_it\[(\w+)\] PASSED", line)] == ["jetson", "pi"]
 
@@ -101,7 +102,7 @@ def test_parameters_and_classes_of_a_test_go_together_with_targets(suite: pytest
             pass
         """
     )
-    result = suite.runpytest_subprocess("--targets", "pi,jetson", "-v")
+    result = run_pytest(suite, "--targets", "pi,jetson", "-v")
     result.assert_outcomes(passed=5, errors=1)
     result.stdout.fnmatch_lines(["*::TestBoth::test_in_class?pi-1? PASSED*", "*no target 'pie'*did you mean*pi*"])
     assert "Traceback" not in said(result)
@@ -152,7 +153,7 @@ def test_the_board_marker_filters_by_environment_and_tags(suite: pytest.Pytester
             def test_none(self, target): ...
         """
     )
-    result = suite.runpytest_subprocess("-v", "-rs")
+    result = run_pytest(suite, "-v", "-rs")
     passed = {m for line in result.outlines for m in re.findall(r"(test_\w+\[[\w-]+\]) PASSED", line)}
     assert passed == {"test_fast[here]", "test_fast[pi]", "test_dotprod[pi]", "test_any[jetson]"}
     result.assert_outcomes(passed=4, skipped=1)
@@ -170,7 +171,7 @@ def test_the_board_marker_filters_by_environment_and_tags(suite: pytest.Pytester
 )
 def test_a_marker_that_says_something_else_is_a_usage_error(suite: pytest.Pytester, marker: str, what: str) -> None:
     suite.makepyfile(f"import pytest\n\n@pytest.mark.board({marker})\n{ASKS}")
-    line = usage_error(suite.runpytest_subprocess())
+    line = usage_error(run_pytest(suite))
     assert what in line
     assert "::test_it" in line
 
@@ -180,7 +181,7 @@ def test_without_a_lab_tests_are_skipped_with_the_reason(suite: pytest.Pytester)
         "def test_a(compare): ...\n\ndef test_b(lab): ...\n\ndef test_c(target): ...\n\ndef test_d(): ...\n"
     )
     (suite.path / "targets.yaml").unlink()
-    result = suite.runpytest_subprocess("-rs")
+    result = run_pytest(suite, "-rs")
     result.assert_outcomes(passed=1, skipped=3)
     result.stdout.fnmatch_lines(["SKIPPED*no lab: give --lab targets.yaml*"])
 
@@ -190,27 +191,27 @@ def test_without_a_lab_tests_are_skipped_with_the_reason(suite: pytest.Pytester)
 
 def test_wrong_options_are_one_line_and_exit_4(suite: pytest.Pytester) -> None:
     suite.makepyfile(ASKS)
-    assert "no target 'pie'" in usage_error(suite.runpytest_subprocess("--targets", "here,pie"))
-    assert "names no target" in usage_error(suite.runpytest_subprocess("--targets", ","))
-    assert "nowhere.yaml" in usage_error(suite.runpytest_subprocess("--lab", "nowhere.yaml"))
-    assert "invalid choice: 'slow'" in said(suite.runpytest_subprocess("--quantrig-profile", "slow"))
+    assert "no target 'pie'" in usage_error(run_pytest(suite, "--targets", "here,pie"))
+    assert "names no target" in usage_error(run_pytest(suite, "--targets", ","))
+    assert "nowhere.yaml" in usage_error(run_pytest(suite, "--lab", "nowhere.yaml"))
+    assert "invalid choice: 'slow'" in said(run_pytest(suite, "--quantrig-profile", "slow"))
     (suite.path / "bad.yaml").write_text("targets:\n  a: {board: generic, environment: cpu, via: lokal}\n")
-    assert "bad.yaml:2" in usage_error(suite.runpytest_subprocess("--lab", "bad.yaml"))
+    assert "bad.yaml:2" in usage_error(run_pytest(suite, "--lab", "bad.yaml"))
     (suite.path / "targets.yaml").unlink()
-    assert "--lab" in usage_error(suite.runpytest_subprocess("--targets", "here"))
+    assert "--lab" in usage_error(run_pytest(suite, "--targets", "here"))
 
 
 @pytest.mark.parametrize("text", ["targets: [\n", "- a\n", "targets:\n  a: {board: no-such-board, via: local}\n", "\0"])
 def test_a_broken_lab_in_the_root_folder_is_one_line(suite: pytest.Pytester, text: str) -> None:
     suite.makepyfile(ASKS + "\ndef test_other(): ...\n")
     (suite.path / "targets.yaml").write_text(text)
-    assert "targets.yaml" in usage_error(suite.runpytest_subprocess())
+    assert "targets.yaml" in usage_error(run_pytest(suite))
 
 
 def test_under_xdist_wrong_options_are_still_one_line(suite: pytest.Pytester) -> None:
     suite.makepyfile(f"import pytest\n\n@pytest.mark.board('cpu')\n{ASKS}")
-    assert "no target 'pie'" in usage_error(suite.runpytest_subprocess("-n", "1", "--targets", "pie"))
-    result = suite.runpytest_subprocess("-n", "1")
+    assert "no target 'pie'" in usage_error(run_pytest(suite, "-n", "1", "--targets", "pie"))
+    result = run_pytest(suite, "-n", "1")
     result.assert_outcomes(errors=1)
     assert "board marker does not know 'cpu'" in said(result)
     assert "Traceback" not in said(result)
@@ -268,7 +269,7 @@ def test_memory(compare):
 def test_one_run_serves_all_tests_of_a_pytest_run_and_the_next_one_runs_again(suite: pytest.Pytester) -> None:
     suite.makepyfile(TWO)
     for times in (1, 2):
-        suite.runpytest_subprocess("--targets", "pi", "--quantrig-out", "out").assert_outcomes(passed=2)
+        run_pytest(suite, "--targets", "pi", "--quantrig-out", "out").assert_outcomes(passed=2)
         assert runs(suite, "out") == [("tiny", "done")] * times
     assert not (suite.path / "reports").exists()
     assert not (suite.path / "must-not-exist.db").exists()
@@ -285,7 +286,7 @@ def test_jobs_that_differ_only_in_where_their_data_lie_are_not_mixed_up(suite: p
             assert (first.record.samples, second.record.samples) == (160, 20)
         """
     )
-    suite.runpytest_subprocess("--targets", "pi").assert_outcomes(passed=1)
+    run_pytest(suite, "--targets", "pi").assert_outcomes(passed=1)
 
 
 def test_figures_become_properties_of_the_test(suite: pytest.Pytester) -> None:
@@ -296,7 +297,7 @@ def test_figures_become_properties_of_the_test(suite: pytest.Pytester) -> None:
             compare("job.yaml"), compare("job.yaml"), compare("second.yaml")
         """
     )
-    suite.runpytest_subprocess("--targets", "jetson", "--junitxml", "lab.xml").assert_outcomes(passed=1)
+    run_pytest(suite, "--targets", "jetson", "--junitxml", "lab.xml").assert_outcomes(passed=1)
     (case,) = ET.parse(suite.path / "lab.xml").getroot().iter("testcase")
     listed = [(one.get("name"), one.get("value")) for one in case.iter("property")]
     properties = dict(listed)
@@ -310,7 +311,7 @@ def test_figures_become_properties_of_the_test(suite: pytest.Pytester) -> None:
 
 def test_a_failed_board_fails_its_own_tests_with_one_line(suite: pytest.Pytester) -> None:
     suite.makepyfile(TWO)
-    result = suite.runpytest_subprocess("--targets", "gone,pi", "-v", "--tb=short")
+    result = run_pytest(suite, "--targets", "gone,pi", "-v", "--tb=short")
     result.assert_outcomes(passed=2, failed=2)
     result.stdout.fnmatch_lines(["*test_accuracy?gone? FAILED*"])
     lines = [line for line in result.outlines if line.startswith("gone: unreachable: nothing answers")]
@@ -333,7 +334,7 @@ def test_a_bad_job_is_one_line(suite: pytest.Pytester, job: str, text: str | Non
     if text is not None:
         (suite.path / job).write_text(text)
     suite.makepyfile(f"def test_it(compare):\n    compare('{job}')\n\ndef test_other(): ...\n")
-    result = suite.runpytest_subprocess("--targets", "pi")
+    result = run_pytest(suite, "--targets", "pi")
     result.assert_outcomes(passed=1, failed=1)
     assert len([line for line in result.outlines if line.startswith("pi: ") and what in line]) == 1, said(result)
     assert "INTERNALERROR" not in said(result)
@@ -381,7 +382,7 @@ def test_two_workers_never_use_one_board_at_once_and_share_what_was_run(suite: p
         def test_4(compare, worker_id): ask(compare, "job.yaml", worker_id)
         """
     )
-    suite.runpytest_subprocess("-n", "2", "--targets", "here").assert_outcomes(passed=4)
+    run_pytest(suite, "-n", "2", "--targets", "here").assert_outcomes(passed=4)
 
     asked = [line.split() for line in (suite.path / "asked.txt").read_text().splitlines()]
     assert len({worker for worker, _ in asked}) == 2
@@ -399,7 +400,7 @@ def test_timed_blocks_of_two_boards_on_one_machine_never_overlap(suite: pytest.P
         "  right: {board: generic, environment: cpu, via: local}\n"
     )
     suite.makepyfile("def test_it(compare):\n    compare('job.yaml')\n")
-    suite.runpytest_subprocess("-n", "2").assert_outcomes(passed=2)
+    run_pytest(suite, "-n", "2").assert_outcomes(passed=2)
     found = folders(suite)
     assert len(found) == 2
     assert all(blocks_in(folder) for folder in found)
@@ -448,6 +449,6 @@ def agents_of(pid: int) -> list[psutil.Process]:
 def test_reports_go_below_the_root_folder(suite: pytest.Pytester) -> None:
     folder = suite.mkpydir("inner")
     (Path(folder) / "test_inner.py").write_text("def test_it(compare):\n    compare('../job.yaml')\n")
-    suite.runpytest_subprocess("inner", "--targets", "pi", "--rootdir", ".").assert_outcomes(passed=1)
+    run_pytest(suite, "inner", "--targets", "pi", "--rootdir", ".").assert_outcomes(passed=1)
     (page,) = (suite.path / "reports" / "pytest").glob("tiny-pi-*/report.html")
     assert page.stat().st_size > 0

@@ -14,6 +14,7 @@ import pytest
 from onnx import numpy_helper
 
 from tests.e2e.whole_run import Bench
+from tests.warm.process import run_pytest
 
 pytest_plugins = ["pytester"]
 
@@ -79,7 +80,7 @@ def said(result: pytest.RunResult) -> str:
 
 
 def test_a_name_that_means_nothing_is_one_line_and_exit_4(suite: pytest.Pytester) -> None:
-    result = suite.runpytest_subprocess("--quantrig-baseline", "tronk")
+    result = run_pytest(suite, "--quantrig-baseline", "tronk")
     assert result.ret == pytest.ExitCode.USAGE_ERROR, said(result)
     assert "no baseline 'tronk': write last, a run's id or a branch; nothing is recorded yet" in said(result)
     assert "Traceback" not in said(result)
@@ -87,7 +88,7 @@ def test_a_name_that_means_nothing_is_one_line_and_exit_4(suite: pytest.Pytester
 
 @pytest.mark.slow
 def test_a_network_that_gets_worse_fails_until_it_is_accepted(suite: pytest.Pytester) -> None:
-    first = suite.runpytest_subprocess("--targets", "pi", "-rs", "--quantrig-baseline", "trunk")
+    first = run_pytest(suite, "--targets", "pi", "-rs", "--quantrig-baseline", "trunk")
     first.assert_outcomes(passed=2, skipped=1, warnings=1)  # git knows the branch, nothing is recorded on it yet
     first.stdout.fnmatch_lines(
         [
@@ -100,7 +101,7 @@ def test_a_network_that_gets_worse_fails_until_it_is_accepted(suite: pytest.Pyte
 
     worse(suite.path / "tiny.onnx")
     commit(suite.path)
-    second = suite.runpytest_subprocess("--targets", "pi", "--quantrig-baseline", "trunk", "--junitxml", "lab.xml")
+    second = run_pytest(suite, "--targets", "pi", "--quantrig-baseline", "trunk", "--junitxml", "lab.xml")
     second.assert_outcomes(passed=1, failed=2, warnings=1)
     second.stdout.fnmatch_lines(
         [
@@ -122,14 +123,14 @@ def test_a_network_that_gets_worse_fails_until_it_is_accepted(suite: pytest.Pyte
     assert told["baseline"] < told["run_id"]
 
     # a run without a baseline accepts what is there now
-    suite.runpytest_subprocess("--targets", "pi", "-k", "gates").assert_outcomes(passed=1, deselected=2, warnings=1)
-    accepted = suite.runpytest_subprocess("--targets", "pi", "--quantrig-baseline", "trunk", "-k", "no_regression")
+    run_pytest(suite, "--targets", "pi", "-k", "gates").assert_outcomes(passed=1, deselected=2, warnings=1)
+    accepted = run_pytest(suite, "--targets", "pi", "--quantrig-baseline", "trunk", "-k", "no_regression")
     accepted.assert_outcomes(passed=1, deselected=2, warnings=1)
 
 
 @pytest.mark.slow
 def test_a_slower_measured_network_and_what_is_undecided_are_told_by_workers_too(suite: pytest.Pytester) -> None:
-    suite.runpytest_subprocess("--targets", "here", "-k", "gates").assert_outcomes(passed=1, deselected=2, warnings=1)
+    run_pytest(suite, "--targets", "here", "-k", "gates").assert_outcomes(passed=1, deselected=2, warnings=1)
     with sqlite3.connect(suite.path / "reports/pytest/quantrig.db") as database:  # as if it had been twice as fast
         database.execute(
             "update figures set value = value / 2, ci_low = ci_low / 2, ci_high = ci_high / 2 "
@@ -137,9 +138,7 @@ def test_a_slower_measured_network_and_what_is_undecided_are_told_by_workers_too
         )
         (run_id,) = database.execute("select run_id from runs").fetchone()
     database.close()
-    result = suite.runpytest_subprocess(
-        "--targets", "here", "-n", "2", "--quantrig-baseline", run_id, "--quantrig-strict"
-    )
+    result = run_pytest(suite, "--targets", "here", "-n", "2", "--quantrig-baseline", run_id, "--quantrig-strict")
     result.assert_outcomes(failed=3)
     result.stdout.fnmatch_lines(
         [

@@ -20,7 +20,10 @@ from typing import Any
 import numpy as np
 
 #: What commands import when they need it.
-MODULES = ("harness.cli.main", "harness.api", "harness.runs.engine", "harness.report", "pandas", "scipy.stats")
+MODULES = (
+    *("harness.cli.main", "harness.api", "harness.runs.engine", "harness.report"),
+    *("pandas", "scipy.stats", "pytest"),
+)
 
 
 def serve(folder: Path) -> dict[str, Any] | None:
@@ -73,15 +76,15 @@ def _started(link: socket.socket) -> dict[str, Any]:
 
 
 def become(request: dict[str, Any]) -> None:
-    """The process of `python -m harness` in its folder and environment, to its end."""
+    """The process of `python -m MODULE` in its folder and environment, to its end."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
     np.random.seed()  # the one generator that a fork does not seed anew
     sys.path[:1] = [request["cwd"], *filter(None, request["env"].get("PYTHONPATH", "").split(os.pathsep))]
-    sys.argv = ["harness", *request["arguments"]]
-    runpy.run_module("harness", run_name="__main__", alter_sys=True)
+    sys.argv = [request["module"], *request["arguments"]]
+    runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
