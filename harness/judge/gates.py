@@ -170,7 +170,9 @@ def _unfit(gate: Gate, target: TargetRecord, source: Source) -> str:
     both = (Network.FLOAT, Network.QUANTIZED)
     asked = both if gate.network is Network.RATIO else (gate.network,)
     cold = [f"{network}: {why}" for network in asked if (why := not_warm(target.loadings, network))]
-    return f"{'; '.join(cold)}; quieten the board and run again" if cold else ""
+    bounded = target.stopping is not None and target.stopping.budget_s is not None
+    remedy = "quieten the board or give a longer --budget" if bounded else "quieten the board"
+    return f"{'; '.join(cold)}; {remedy} and run again" if cold else ""
 
 
 def _ends(figure: Figure | None) -> tuple[float, float] | None:

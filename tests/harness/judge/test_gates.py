@@ -192,7 +192,11 @@ def test_what_stands_in_the_way_is_said() -> None:
     assert decide(fast, good, target=crashed).detail == "not measured: crashed: out of memory"
     assert decide(fast, good, target=replace(BOARD, status="throttled")).detail.startswith("throttled: cool")
     cold = Loading(Network.FLOAT, 1, 1, 1, None, False, "", "", (), warm_up_s=60.0, steady=False)
-    assert "not-warm" in decide(fast, good, target=replace(BOARD, loadings=(cold,))).detail
+    said = decide(fast, good, target=replace(BOARD, loadings=(cold,))).detail
+    assert "not-warm" in said
+    assert said.endswith("; quieten the board and run again")
+    bounded = replace(BOARD, loadings=(cold,), stopping=StoppingRule(6, 0.015, 40, budget_s=12))
+    assert decide(fast, good, target=bounded).detail.endswith("or give a longer --budget and run again")
     assert decide(fast).detail == "not measured: the run has no speedup of Ratio"
     assert decide(fast, figure("speedup", None, note="not timed")).detail == "not measured: not timed"
     assert decide(fast, figure("speedup", 2.0, n=1, note="one pair of blocks")).detail.startswith("no interval")
