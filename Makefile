@@ -37,14 +37,15 @@ $(VENV)/docs.done: $(VENV)/dev.done docs/requirements.txt
 demo: $(VENV)/demo.done ## the main job on the embedded default: this machine and three emulated boards
 	@$(BIN)/quantrig demo
 
-# One worker a processor, each with one thread of arithmetic; a module's tests stay together, they share what is costly.
-TESTS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+# One worker a processor, each with one thread of arithmetic, and modules compiled once, whatever the shell says; a
+# module's tests stay together, they share what is costly; the slow ones move to whoever has nothing left.
+TESTS := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --durations=20
 
 test: $(VENV)/dev.done ## the tests, but for the slow ones
 	@$(TESTS) --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/dev.done ## the slow tests
-	@$(TESTS) -m slow
+	@$(TESTS) --dist worksteal -m slow
 
 test-backend: $(VENV)/dev.done ## every network of onnx's backend tests through the quantizer → docs/robustness.md
 	@$(BIN)/python -m tests.backend

@@ -241,7 +241,10 @@ def test_nothing_listens(make_target: MakeTarget, closed_port: int, tmp_path: Pa
     assert time.monotonic() - begun < 60
 
 
-def test_something_listens_and_never_answers(make_target: MakeTarget, tmp_path: Path) -> None:
+def test_something_listens_and_never_answers(
+    make_target: MakeTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.targets.connect.REACH_TIMEOUT_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         begun = time.monotonic()
         with (
