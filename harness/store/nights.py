@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import delete, select
 
 from harness.errors import UserError
@@ -117,13 +118,17 @@ class Nights:
             }
 
     def records(self, runs: Collection[str]) -> dict[tuple[str, str], TargetRecord]:
-        """(run, target) → its record without blocks."""
+        """(run, target) → its record without blocks; one that this version cannot read is left out.
+
+        A store holds years of runs: one record of another format must not end every night after it.
+        """
+        found = {}
         with self._store._sessions() as session:
-            return {
-                (row.run_id, row.name): _TARGET.validate_python(row.details)
-                for batch in _batches(runs)
-                for row in session.scalars(select(TargetRow).where(TargetRow.run_id.in_(batch)))
-            }
+            for batch in _batches(runs):
+                for row in session.scalars(select(TargetRow).where(TargetRow.run_id.in_(batch))):
+                    with suppress(ValidationError):
+                        found[row.run_id, row.name] = _TARGET.validate_python(row.details)
+        return found
 
     # -- figures ------------------------------------------------------------------------------------------------------
 

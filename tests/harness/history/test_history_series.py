@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,3 +68,21 @@ def test_two_runs_are_compared_by_their_intervals_and_surroundings(tmp_path: Pat
     assert change.interval == pytest.approx((math.expm1(math.log(1.05) - half), math.expm1(math.log(1.05) + half)))
     assert [str(one) for one in found.surroundings["pi"]] == ["os Linux 6.1 → Linux 6.6"]
     assert found.only_old == ("old",)
+
+
+def test_a_record_that_this_version_cannot_read_ends_no_history(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = open_store(str(path))
+    for number in range(2):
+        make_night(store, number, {"job": [latency("pi", 1.0, 0.005)]}, lambda _: {})
+    store.close()
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("delete from surroundings")  # as of runs that no night made: their records are asked
+        changed = raw.execute(
+            "update run_targets set details = json_set(details, '$.stopping', json('{\"later\": 1}')) where id = 1"
+        )
+        assert changed.rowcount == 1
+    store = open_store(str(path))
+    (series,) = series_of(Nights(store), None)
+    assert len(series.points) == 2
+    store.close()
