@@ -177,7 +177,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path, agents: Callable[..., Agent])
     agent = agents("first")
     done = subprocess.run(
         [sys.executable, "-m", "agents", "serve", "--listen", agent.address, "--data", str(tmp_path / "second")],
-        capture_output=True, text=True, timeout=30, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1

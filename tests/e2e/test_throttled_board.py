@@ -66,6 +66,6 @@ def test_ctrl_c_ends_a_rest_at_once_and_keeps_the_pairs(hot: Bench) -> None:
     began = time.monotonic()
     run.send_signal(signal.SIGINT)
     wait_for(lambda: said("interrupted"), "the end of the rest")
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 7.5  # and not the eight seconds of the rest
     assert run.wait(60) == 130
     assert "interrupted" in hot.quantrig("runs").stdout

@@ -272,7 +272,7 @@ def test_idle_is_a_window_of_the_boards_own_clock(jetson: Lab, tree: Tree) -> No
     with jetson.watch() as watch:
         window = watch.idle("before", 0.6)
     assert isinstance(window, IdleWindow)
-    assert 0.2 <= window.duration_s <= 2
+    assert 0.2 <= window.duration_s <= 30
     inside = [p for p in jetson.kept if window.started_unix_s <= p.unix_s <= window.started_unix_s + window.duration_s]
     assert len(inside) >= 3
     assert {point.total_power_mw for point in inside} == {5016 * 500 / 1e3}
