@@ -163,7 +163,10 @@ def test_a_block_returns_every_sample_it_counted(agent: AgentProcess) -> None:
 
 
 def test_the_time_of_a_block_is_that_of_a_bare_loop(start_agent: StartAgent) -> None:
-    """Interleaved with a loop of ours in this process: the medians agree (the published bound is the benchmark's)."""
+    """Interleaved with a loop of ours in this process: the fastest tenths agree, which no other process disturbs.
+
+    The published bound, of medians on a quiet machine, is the benchmark's.
+    """
     agent = start_agent()
     data = convolution_bytes()
     x = images(64)
@@ -180,7 +183,7 @@ def test_the_time_of_a_block_is_that_of_a_bare_loop(start_agent: StartAgent) -> 
             before = time.perf_counter_ns()
             session.run(None, {"x": x})
             bare.append(time.perf_counter_ns() - before)
-        ratios.append(statistics.median(block.latency_ns) / statistics.median(bare))
+        ratios.append(float(np.quantile(block.latency_ns, 0.1) / np.quantile(bare, 0.1)))
     assert 0.75 < statistics.median(ratios) < 1.33
 
 
