@@ -279,7 +279,9 @@ class _Job:
         if off_s > _CLOCK_SLACK_S:
             self.notices.append(f"the board's clock is {off_s / 86400:.0f} days off: set it, or TLS will refuse")
         if self.layout.kind == "supervisor" and not self.report.crontab:
-            self.notices.append("our supervisor is started by nothing after a reboot (the board has no cron): provision it again then")
+            self.notices.append(
+                "our supervisor is started by nothing after a reboot (the board has no cron): provision it again then"
+            )
 
     def _serves_already(self) -> bool:
         if not self._service.running():
