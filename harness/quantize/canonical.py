@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from harness.quantize.graph import Graph, attribute, drop_unused_initializers, set_initializer
+from harness.quantize.graph import Graph, attribute, drop_unused_initializers, replace_nodes, set_initializer
 
 _PADDED = frozenset({"Conv", "AveragePool"})
 
@@ -43,9 +43,7 @@ def one_form(model: ModelProto) -> tuple[dict[str, str], dict[str, str]]:
         elif node.op_type == "Resize":
             _pick_a_single_pixel(graph, node)
     if len(nodes) != len(graph.nodes):
-        ordered = [_copy(node) for node in nodes]
-        del model.graph.node[:]
-        model.graph.node.extend(ordered)
+        replace_nodes(model, nodes)
     drop_unused_initializers(model)
     return removed, folded
 
@@ -81,12 +79,6 @@ def _pick_a_single_pixel(graph: Graph, node: NodeProto) -> None:
     _set(node, "mode", "nearest")
     _set(node, "coordinate_transformation_mode", "asymmetric")
     _set(node, "nearest_mode", "floor")
-
-
-def _copy(node: NodeProto) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    return copy
 
 
 def _fold_pads(model: ModelProto) -> dict[str, str]:

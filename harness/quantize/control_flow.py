@@ -14,7 +14,7 @@ from __future__ import annotations
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto
 
-from harness.quantize.graph import Graph, drop_unused_initializers, names_read_inside, subgraphs
+from harness.quantize.graph import Graph, drop_unused_initializers, names_read_inside, replace_nodes, subgraphs
 from harness.quantize.static_values import LARGEST, static_value
 
 #: What the ONNX package raises on an ill-typed network.
@@ -159,17 +159,7 @@ def _join_in(model: ModelProto, decision: Decision) -> None:
             name = f"{node.name}/result{index}" if index else f"{node.name}/result"
             joined.append(onnx.helper.make_node("Identity", [value.name], [target], name=name))
     graph.initializer.extend(body.initializer)
-    _replace_nodes(model, [*graph.node[:position], *joined, *graph.node[position + 1 :]])
-
-
-def _replace_nodes(model: ModelProto, nodes: list[NodeProto]) -> None:
-    copies = []
-    for node in nodes:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copies.append(copy)
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
+    replace_nodes(model, [*graph.node[:position], *joined, *graph.node[position + 1 :]])
 
 
 def _fresh_names(graph: Graph, body: GraphProto) -> dict[str, str]:
@@ -221,5 +211,5 @@ def _drop_unread(model: ModelProto, but: set[str]) -> None:
         gone = _unread(model) - but
         if not gone:
             break
-        _replace_nodes(model, [node for node in model.graph.node if not node.output or node.output[0] not in gone])
+        replace_nodes(model, [node for node in model.graph.node if not node.output or node.output[0] not in gone])
     drop_unused_initializers(model)

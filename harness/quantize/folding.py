@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from harness.errors import UserError
 from harness.quantize.external import is_light
-from harness.quantize.graph import Graph, attribute, drop_unused_initializers, set_initializer, subgraphs
+from harness.quantize.graph import Graph, attribute, drop_unused_initializers, replace_nodes, set_initializer, subgraphs
 from harness.quantize.runtime import open_session, run_session
 
 #: A folded constant may not grow the file: results above this size stay computed at run time.
@@ -42,7 +42,7 @@ def constants_to_initializers(model: ModelProto) -> None:
         else:
             value.name = node.output[0]
             model.graph.initializer.append(value)
-    _replace_nodes(model, kept)
+    replace_nodes(model, kept)
 
 
 def _constant_value(node: NodeProto) -> TensorProto | None:
@@ -98,7 +98,7 @@ def fold_constants(model: ModelProto) -> None:
             for name in node.output:
                 if name:
                     set_initializer(model, name, values[name])
-    _replace_nodes(model, [node for node in model.graph.node if id(node) not in gone])
+    replace_nodes(model, [node for node in model.graph.node if id(node) not in gone])
 
 
 def _evaluate(model: ModelProto, nodes: list[NodeProto]) -> dict[str, NDArray[Any]]:
@@ -223,15 +223,5 @@ def remove_unread(model: ModelProto) -> None:
         kept = [node for node in graph.nodes if any(name in read for name in node.output)]
         if len(kept) == len(graph.nodes):
             break
-        _replace_nodes(model, kept)
+        replace_nodes(model, kept)
     drop_unused_initializers(model)
-
-
-def _replace_nodes(model: ModelProto, nodes: list[NodeProto]) -> None:
-    kept = []
-    for node in nodes:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        kept.append(copy)
-    del model.graph.node[:]
-    model.graph.node.extend(kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,11 +166,28 @@ class Graph:
         """`wanted`, or with a number appended when a tensor or node of that name exists."""
         taken = set(self.initializers) | set(self.producer) | set(self._values) | self.read_in_bodies
         taken |= {node.name for node in self.model.graph.node}
-        name, number = wanted, 1
-        while name in taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        return name
+        return take_name(wanted, taken)
+
+
+def take_name(wanted: str, taken: set[str]) -> str:
+    """The wanted name, with a number behind it where it is taken; from now on it is."""
+    name, number = wanted, 1
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    taken.add(name)
+    return name
+
+
+def replace_nodes(model: ModelProto, nodes: Iterable[NodeProto]) -> None:
+    """Give the network these nodes, of which some may be its own, in place of those it has."""
+    copies = []
+    for node in nodes:
+        copy = NodeProto()
+        copy.CopyFrom(node)
+        copies.append(copy)
+    del model.graph.node[:]
+    model.graph.node.extend(copies)
 
 
 def set_initializer(model: ModelProto, name: str, value: NDArray[Any]) -> None:

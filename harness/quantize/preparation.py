@@ -14,7 +14,7 @@ from harness.quantize.affine import fold_affine
 from harness.quantize.canonical import one_form
 from harness.quantize.control_flow import fold_control_flow
 from harness.quantize.external import scratch
-from harness.quantize.graph import read_model
+from harness.quantize.graph import read_model, take_name
 from harness.quantize.lift import lift
 from harness.quantize.order import sort_nodes
 from harness.quantize.recovery.prepared import with_balanced_weights
@@ -82,12 +82,7 @@ def name_nodes(model: ModelProto) -> None:
     taken: set[str] = set()
     for node in model.graph.node:
         wanted = node.name or next((name for name in node.output if name), node.op_type)
-        name, number = wanted, 1
-        while name in taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        taken.add(name)
-        node.name = name
+        node.name = take_name(wanted, taken)
 
 
 def infer_types(model: ModelProto) -> ModelProto:

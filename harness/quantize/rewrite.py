@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from harness.quantize.graph import Graph, drop_unused_initializers, set_initializer
+from harness.quantize.graph import Graph, drop_unused_initializers, set_initializer, take_name
 from harness.quantize.order import in_order
 from harness.quantize.placement import Plan
 from harness.quantize.recurrent.weights import int8_weights
@@ -72,12 +72,7 @@ class _Builder:
         ) | self.graph.read_in_bodies
 
     def name(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self.taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self.taken.add(name)
-        return name
+        return take_name(wanted, self.taken)
 
     def learnables(self) -> None:
         """Integers and a DequantizeLinear for each weight, bias and constant operand."""

@@ -28,7 +28,7 @@ from harness.emulation.reading import FUNCTIONS, PRODUCTS, read
 from harness.errors import UserError
 from harness.quantize import folding
 from harness.quantize.external import scratch
-from harness.quantize.graph import Graph, drop_unused_initializers, names_read_inside, read_model, subgraphs
+from harness.quantize.graph import Graph, drop_unused_initializers, names_read_inside, read_model, subgraphs, take_name
 from harness.quantize.lift import lift
 from harness.quantize.order import in_order, sort_nodes
 from harness.quantize.preparation import infer_types, name_nodes
@@ -113,12 +113,7 @@ class _Lowering:
         self.replaced: set[str] = set()
 
     def _free_name(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self.taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self.taken.add(name)
-        return name
+        return take_name(wanted, self.taken)
 
     def lowered(self) -> Lowered:
         for made in self.network.made:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from harness.quantize.candidate import Candidate
-from harness.quantize.graph import Graph, attribute, set_initializer
+from harness.quantize.graph import Graph, attribute, replace_nodes, set_initializer
 from harness.quantize.marks import mark_float
 from harness.quantize.observe import TensorStats
 from harness.quantize.recovery.equalization import FloatArray
@@ -196,13 +196,6 @@ def scaled(graph: Graph, borders: Sequence[Border], factors: Mapping[str, FloatA
             value = model.graph.value_info.add()
             value.CopyFrom(known)
             value.name = name
-    ordered = []
-    for node in model.graph.node:
-        for one in (products.get(node.name), node):
-            if one is not None:
-                copy = onnx.NodeProto()
-                copy.CopyFrom(one)
-                ordered.append(copy)
-    del model.graph.node[:]
-    model.graph.node.extend(ordered)
+    both = ((products.get(node.name), node) for node in model.graph.node)
+    replace_nodes(model, [node for pair in both for node in pair if node is not None])
     return model

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from harness.quantize.graph import Graph, drop_unused_initializers, subgraphs
+from harness.quantize.graph import Graph, drop_unused_initializers, replace_nodes, subgraphs
 from harness.quantize.marks import float_mark, mark_float
 from harness.quantize.recurrent.cell import GATES, Direction, Layer, constant_weights, read_layer
 from harness.quantize.recurrent.writer import Writer
@@ -50,13 +50,7 @@ def unroll(model: ModelProto) -> dict[str, tuple[str, ...]]:
             how = "its weights are int8, its arithmetic float" if constant_weights(graph, node) else "it stays float"
             mark_float(node, f"{layer}: {how}")
         nodes.append(node)
-    copies = []
-    for node in nodes:
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        copies.append(copy)
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
+    replace_nodes(model, nodes)
     drop_unused_initializers(model)
     _mark_state_outputs(Graph(model), written)
     return written

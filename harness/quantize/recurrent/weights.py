@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto
 
-from harness.quantize.graph import Graph, drop_unused_initializers, set_initializer
+from harness.quantize.graph import Graph, drop_unused_initializers, replace_nodes, set_initializer
 from harness.quantize.recurrent.cell import GATES, constant_weights
 from harness.quantize.rulebooks.rules import RuleBook
 from harness.quantize.weights import quantize_weights
@@ -46,12 +46,9 @@ def int8_weights(model: ModelProto, rules: RuleBook, but: Collection[str] = ()) 
                     shared[tensor] = made.output[0]
                 node.input[slot] = shared[tensor]
             done.append(node.name)
-        copy = NodeProto()
-        copy.CopyFrom(node)
-        nodes.append(copy)
+        nodes.append(node)
     if done:
-        del model.graph.node[:]
-        model.graph.node.extend(nodes)
+        replace_nodes(model, nodes)
         drop_unused_initializers(model)
     return tuple(done)
 

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from harness.quantize.graph import Graph
+from harness.quantize.graph import Graph, take_name
 from harness.quantize.marks import mark_float
 
 
@@ -85,9 +85,4 @@ class Writer:
         self.nodes.append(onnx.helper.make_node(op, inputs, [output], name=name, **attributes))
 
     def _free(self, wanted: str) -> str:
-        name, number = wanted, 1
-        while name in self._taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._taken.add(name)
-        return name
+        return take_name(wanted, self._taken)
