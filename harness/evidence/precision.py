@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from harness.judge.gates import rests_on_timing
-from harness.judge.stopping import half_width, percent, rounds, rounds_needed
+from harness.judge.statistics import t_quantile
+from harness.judge.stopping import half_width, percent, rounds
 from harness.judge.timing import pair_ratios
 from harness.record.figure import Source
 from harness.record.gates import GateResult, Outcome
@@ -19,6 +20,9 @@ from harness.record.run import RunRecord
 from harness.record.target import TargetRecord
 from harness.record.timing import StoppingRule
 from harness.runs.profile import Profile
+
+#: Normal quantile of a two-sided 95 % interval.
+_Z_95 = 1.959964
 
 
 def held_to_profile(
@@ -64,11 +68,20 @@ def cut_short(target: TargetRecord, profile: Profile) -> str:
     got = f"±{percent(wide)}" if math.isfinite(wide) else "no interval"
     budget = None if kept is None else kept.budget_s
     by = f"by --budget {budget:g} s" if budget is not None else "before its end"
-    more = 2 * (max(rounds_needed(rule, logs), len(logs) + 1) - len(logs))
+    more = 2 * (_rounds_in_all(wide, len(logs), rule) - len(logs))
     return (
         f"timing was cut short {by}: {got} after {2 * len(logs)} pairs, profile {profile.name} asks for "
         f"±{percent(rule.goal)}; about {more} more pairs: run it without a budget"
     )
+
+
+def _rounds_in_all(wide: float, count: int, rule: StoppingRule) -> int:
+    """Rounds that the goal takes at the spread seen: the interval's own t quantile is out, that of many rounds in."""
+    if not math.isfinite(wide):
+        return max(rule.first_stage, count + 1)
+    spread = wide * math.sqrt(count) / t_quantile(count)
+    needed = math.ceil((_Z_95 * spread / rule.goal) ** 2)
+    return min(max(needed, rule.first_stage, count + 1), rule.most_rounds)
 
 
 def _timed(result: GateResult) -> bool:

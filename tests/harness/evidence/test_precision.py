@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness.errors import ExitCode
@@ -81,3 +83,15 @@ def test_too_few_pairs_for_an_interval_are_cut(hasty: Release) -> None:
     assert {block.network for block in few} == set(Network) - {Network.RATIO}
     assert "no interval after 2 pairs" in cut_short(replace(target, blocks=few), QUICK)
     assert cut_short(replace(target, blocks=()), QUICK) == ""
+
+
+def test_the_pairs_that_are_missing_are_about_what_the_scatter_takes(hasty: Release) -> None:
+    """Half the interval falls with the root of the rounds: by numpy alone, from the medians of the blocks."""
+    target = target_of(hasty)
+    medians = {(block.network, block.pair): float(np.median(block.latency_ns)) for block in target.blocks}
+    pairs = [np.log(medians[Network.FLOAT, at] / medians[Network.QUANTIZED, at]) for at in range(8)]
+    rounds = [(pairs[at] + pairs[at + 1]) / 2 for at in range(0, 8, 2)]
+    needed = (1.96 * np.std(rounds, ddof=1) / 0.01) ** 2
+    (more,) = re.findall(r"about (\d+) more pairs", cut_short(target, replace(RELEASE, max_pairs=100_000)))
+    assert int(more) == pytest.approx(2 * needed - 8, abs=3)
+    assert "about 32 more pairs" in cut_short(target, replace(RELEASE, max_pairs=40))  # never beyond the cap
