@@ -38,7 +38,7 @@ def find_sshd() -> str | None:
 def sftp_server(folder: Path, sshd: str) -> Iterator[SftpServer]:
     """`sshd` with its built-in SFTP subsystem, for the current user and one key; ended afterwards."""
     for name in ("host-key", "user-key"):
-        _make_key(folder / name)
+        make_key(folder / name)
     authorized = folder / "authorized_keys"
     authorized.write_bytes((folder / "user-key.pub").read_bytes())
     port = _free_port()
@@ -68,7 +68,8 @@ def sftp_server(folder: Path, sshd: str) -> Iterator[SftpServer]:
         process.wait()
 
 
-def _make_key(path: Path) -> None:
+def make_key(path: Path) -> None:
+    """A new key pair: `path` and, beside it, its public half."""
     key = ed25519.Ed25519PrivateKey.generate()
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
