@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnxruntime as ort
 
-from agents.faults import AgentError, Fault
 from agents.protocol import agent_pb2 as pb
 from agents.runtimes.base import Surroundings
-from agents.runtimes.ort_session import (
-    CPU,
-    TAKES,
-    OnnxRuntimeSession,
-    Plan,
-    installed_version,
-    make_session,
-    works,
-)
+from agents.runtimes.ort_provider import OrtProvider
+from agents.runtimes.ort_session import CPU, OnnxRuntimeSession, Plan, make_session
 
 PROVIDER = "CUDAExecutionProvider"
 #: TF32 keeps 10 bits of a float's fraction: the float network is to be the reference, so it stays float32.
@@ -31,27 +21,17 @@ def preload() -> None:
         load()
 
 
-class Cuda:
+class Cuda(OrtProvider):
     """The runtime `cuda`."""
 
     name = "cuda"
-    takes = TAKES
+    provider = PROVIDER
+    tried_with = OPTIONS
 
-    def version(self) -> str:
-        """Of ONNX Runtime."""
-        return installed_version()
-
-    def available_providers(self) -> Sequence[str]:
-        """CUDA and the CPU.
-
-        Raises:
-            AgentError: REFUSED with the reason when CUDA does not work here.
-        """
+    def before_trying(self) -> None:
+        """See `OrtProvider.before_trying`."""
         if PROVIDER in ort.get_available_providers():
             preload()
-        if problem := works(PROVIDER, OPTIONS):
-            raise AgentError(Fault.REFUSED, problem)
-        return [PROVIDER, CPU]
 
     def load_in(self, data: bytes, options: pb.SessionOptions, surroundings: Surroundings) -> OnnxRuntimeSession:
         """See `BuildingRuntime.load_in`."""

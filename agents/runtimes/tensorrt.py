@@ -8,26 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
 import onnxruntime as ort
 
-from agents.faults import AgentError, Fault
+from agents.faults import AgentError
 from agents.protocol import agent_pb2 as pb
 from agents.runtimes import cuda
 from agents.runtimes.base import Surroundings
 from agents.runtimes.built import BuiltStore
-from agents.runtimes.ort_session import (
-    CPU,
-    TAKES,
-    OnnxRuntimeSession,
-    Plan,
-    installed_version,
-    make_session,
-    works,
-)
+from agents.runtimes.ort_provider import OrtProvider
+from agents.runtimes.ort_session import CPU, OnnxRuntimeSession, Plan, installed_version, make_session
 
 _PROVIDER = "TensorrtExecutionProvider"
 #: Options that are the agent's own paths: never a host's to choose, and never told to one.
@@ -41,28 +34,23 @@ _PACKAGES = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
 _BOARD_FACTS = ("driver", "l4t", "jetpack", "gpu", "compute_capability")
 
 
-class Tensorrt:
+class Tensorrt(OrtProvider):
     """The runtime `tensorrt`."""
 
     name = "tensorrt"
-    takes = TAKES
+    provider = _PROVIDER
+    others = (cuda.PROVIDER, CPU)
+    tried_with = _NO_ENGINE
 
     def version(self) -> str:
         """Of ONNX Runtime and TensorRT."""
         found = tensorrt_version()
         return f"{installed_version()} with TensorRT {found}" if found else installed_version()
 
-    def available_providers(self) -> Sequence[str]:
-        """TensorRT, CUDA, the CPU.
-
-        Raises:
-            AgentError: REFUSED with the reason when TensorRT does not work here.
-        """
+    def before_trying(self) -> None:
+        """See `OrtProvider.before_trying`."""
         if _PROVIDER in ort.get_available_providers():
             cuda.preload()
-        if problem := works(_PROVIDER, _NO_ENGINE):
-            raise AgentError(Fault.REFUSED, problem)
-        return [_PROVIDER, cuda.PROVIDER, CPU]
 
     def load_in(self, data: bytes, options: pb.SessionOptions, surroundings: Surroundings) -> OnnxRuntimeSession:
         """See `BuildingRuntime.load_in`.

@@ -10,22 +10,14 @@ from __future__ import annotations
 import hashlib
 import stat
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from agents.faults import AgentError, Fault
 from agents.protocol import agent_pb2 as pb
 from agents.runtimes.base import Surroundings
 from agents.runtimes.built import BuiltStore
-from agents.runtimes.ort_session import (
-    CPU,
-    TAKES,
-    OnnxRuntimeSession,
-    Plan,
-    installed_version,
-    make_session,
-    works,
-)
+from agents.runtimes.ort_provider import OrtProvider
+from agents.runtimes.ort_session import CPU, OnnxRuntimeSession, Plan, installed_version, make_session
 
 PROVIDER = "VitisAIExecutionProvider"
 #: Where AMD's packages put the provider's configuration (UG1414 3.5, "Programming with VOE", and board images since).
@@ -34,25 +26,11 @@ _PATHS = frozenset({"config_file", "cache_dir", "cache_key", "cacheDir", "cacheK
 _BOARD_FACTS = ("dpu_fingerprint", "vart")
 
 
-class VitisAi:
+class VitisAi(OrtProvider):
     """The runtime `vitisai`."""
 
     name = "vitisai"
-    takes = TAKES
-
-    def version(self) -> str:
-        """Of ONNX Runtime."""
-        return installed_version()
-
-    def available_providers(self) -> Sequence[str]:
-        """Vitis AI and the CPU.
-
-        Raises:
-            AgentError: REFUSED with the reason when it does not work here.
-        """
-        if problem := works(PROVIDER):
-            raise AgentError(Fault.REFUSED, problem)
-        return [PROVIDER, CPU]
+    provider = PROVIDER
 
     def load_in(self, data: bytes, options: pb.SessionOptions, surroundings: Surroundings) -> OnnxRuntimeSession:
         """See `BuildingRuntime.load_in`."""

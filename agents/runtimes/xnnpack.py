@@ -6,43 +6,20 @@ It takes float and quantized (Q/DQ) convolutions, pooling, products and a few mo
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
-from agents.faults import AgentError, Fault
 from agents.protocol import agent_pb2 as pb
 from agents.runtimes.base import Surroundings
-from agents.runtimes.ort_session import (
-    CPU,
-    TAKES,
-    OnnxRuntimeSession,
-    Plan,
-    installed_version,
-    make_session,
-    works,
-)
+from agents.runtimes.ort_provider import OrtProvider
+from agents.runtimes.ort_session import CPU, OnnxRuntimeSession, Plan, make_session
 
 _PROVIDER = "XnnpackExecutionProvider"
 
 
-class Xnnpack:
+class Xnnpack(OrtProvider):
     """The runtime `xnnpack`."""
 
     name = "xnnpack"
-    takes = TAKES
-
-    def version(self) -> str:
-        """Of ONNX Runtime."""
-        return installed_version()
-
-    def available_providers(self) -> Sequence[str]:
-        """XNNPACK and, for what it does not take, the CPU.
-
-        Raises:
-            AgentError: REFUSED with the reason when it does not work here.
-        """
-        if problem := works(_PROVIDER):
-            raise AgentError(Fault.REFUSED, problem)
-        return [_PROVIDER, CPU]
+    provider = _PROVIDER
 
     def load_in(self, data: bytes, options: pb.SessionOptions, surroundings: Surroundings) -> OnnxRuntimeSession:
         """See `BuildingRuntime.load_in`."""
