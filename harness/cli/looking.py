@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli.networks import ENVIRONMENTS, Data, JobFile, JournalFile, Processes, choice
+from harness.cli.network_options import ENVIRONMENTS, Data, JobFile, JournalFile, Processes, choice
 from harness.cli.options import Json
 from harness.errors import ExitCode, UserError
 

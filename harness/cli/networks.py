@@ -8,33 +8,24 @@ from typing import Annotated, Literal
 
 import typer
 
+from harness.cli.network_options import (
+    ENVIRONMENTS,
+    METHODS,
+    Count,
+    Data,
+    Environment,
+    HeldBack,
+    JobFile,
+    JournalFile,
+    Method,
+    Model,
+    Processes,
+    choice,
+    write,
+)
 from harness.cli.options import Json, Lab
+from harness.cli.precision import SQNR_SAMPLES, divide, layers_bar
 from harness.errors import ExitCode, UserError
-
-Model = Annotated[Path, typer.Argument(help="The float network.", metavar="MODEL.onnx")]
-Data = Annotated[
-    str | None,
-    typer.Option("--data", help="Samples: a folder of images, an .npz or module:function.", metavar="DATA"),
-]
-JobFile = Annotated[
-    Path | None, typer.Option("--job", help="Take data and preprocessing from this job file.", metavar="JOB.yaml")
-]
-Count = Annotated[int, typer.Option("--samples", min=1, help="How many samples to calibrate with.")]
-Method = Annotated[str, typer.Option("--method", help="auto, minmax, histogram, entropy, percentile or mse.")]
-Environment = Annotated[str, typer.Option("--environment", help="Whose rules: gpu, cpu, fpga or host.")]
-
-Processes = Annotated[int, typer.Option("--processes", min=1, help="How many processes measure layers.")]
-JournalFile = Annotated[
-    Path | None,
-    typer.Option("--journal", help="Keep finished layers here; the same command goes on from it.", metavar="FILE"),
-]
-HeldBack = Annotated[
-    int | None,
-    typer.Option("--held-back", min=1, help="How many of the samples measure instead of calibrating.", metavar="N"),
-]
-
-ENVIRONMENTS = ("gpu", "cpu", "fpga", "host")
-METHODS = ("auto", "minmax", "histogram", "entropy", "percentile", "mse")
 
 
 def calibrate(
@@ -112,7 +103,6 @@ def quantize(
     """Make the int8 network of one environment; with a target figure, the one with the fewest layers in float."""
     from harness.api import Quantizer
     from harness.cli.model_data import feeds_with_bar, job_state, open_model_data
-    from harness.cli.precision import SQNR_SAMPLES, divide, layers_bar
     from harness.quantize.rulebooks.rules import STEPS
 
     choice("--environment", environment, ENVIRONMENTS)
@@ -176,26 +166,3 @@ def quantize(
     for note in result.notes:
         typer.echo(f"  note: {note}")
     return code
-
-
-def choice(option: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuse what is not among the choices.
-
-    Raises:
-        UserError: naming them.
-    """
-    if value not in choices:
-        raise UserError(f"{option} {value}: choose one of {', '.join(choices)}")
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file that -o names.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        message = f"{path}: cannot be written ({error.strerror}); choose another -o"
-        raise UserError(message) from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from harness.cli.networks import (
+from harness.cli.network_options import (
     ENVIRONMENTS,
     METHODS,
     Count,
