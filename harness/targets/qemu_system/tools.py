@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import subprocess
 from dataclasses import dataclass
-from functools import lru_cache
 
 from harness.errors import UserError
+from harness.targets.qemu.program import install_hint, version_of
 
 #: Program, package. mke2fs is in /sbin, which a user's PATH may lack.
 _PROGRAMS = (("qemu-system-aarch64", "qemu-system-arm"), ("qemu-img", "qemu-utils"), ("mke2fs", "e2fsprogs"))
-_ANSWER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +48,7 @@ def find_tools(target: str) -> Tools:
     found = {program: shutil.which(program, path=path) for program, _ in _PROGRAMS}
     lacking = [package for program, package in _PROGRAMS if found[program] is None]
     if lacking:
-        install = f"apt-get install --no-install-recommends {' '.join(lacking)}"
-        how = install if os.geteuid() == 0 else f"ask for `sudo {install}`"
-        raise UserError(f"{target}: an emulated board needs {' and '.join(lacking)}: {how}")
+        raise UserError(f"{target}: an emulated board needs {' and '.join(lacking)}: {install_hint(*lacking)}")
     emulator, disk, file_system = (str(found[program]) for program, _ in _PROGRAMS)
-    return Tools(emulator, disk, file_system, _version(emulator, target))
-
-
-@lru_cache
-def _version(path: str, target: str) -> str:
-    try:
-        said = subprocess.run(
-            [path, "--version"], capture_output=True, text=True, timeout=_ANSWER_S, check=False
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        said = ""
-    match = re.match(r"QEMU emulator version (\d+(?:\.\d+)+)", said)
-    if match is None:
-        raise UserError(f"{target}: {path} does not say which QEMU it is; install qemu-system-arm again")
-    return match[1]
+    version = version_of(emulator, "QEMU emulator", package=_PROGRAMS[0][1], target=target)
+    return Tools(emulator, disk, file_system, version)
