@@ -62,14 +62,15 @@ class Limits:
 
     Args:
         link_s: a board that only lost its link for a moment; that it is lost took up to 30 s to notice already.
-        agent_s: from a restarted agent to its answer; Python on a slow SD card takes some of them.
+        agent_s: from a restarted agent to its answer; Python on a slow SD card or a busy board takes many of them, and
+            what comes next, a reboot, is worse than a wait.
         ssh_s: one command over SSH; a login to a hung board alone takes this long to fail.
         power_s: a power cycle.
         boot_s: from power or reboot to an agent that answers.
     """
 
     link_s: float = 10.0
-    agent_s: float = 20.0
+    agent_s: float = 60.0
     ssh_s: float = 60.0
     power_s: float = 200.0
     boot_s: float = 180.0
