@@ -141,7 +141,7 @@ def _execute(plan: Plan, store: Store, observer: Observer, stop: threading.Event
     with stop_on_signals(stop):
         try:
             functions = function_records(plan.job)
-            trial = _tried(plan, observer)
+            trial = _tried(plan, observer, stop)
             records = do_targets(plan, store, observer, stop)
             record = judge_run(plan, store, observer, records, trial)
             record = replace(record, notes=(*record.notes, *edited(functions, record)))
@@ -158,10 +158,15 @@ def _execute(plan: Plan, store: Store, observer: Observer, stop: threading.Event
     return Run(record, published)
 
 
-def _tried(plan: Plan, observer: Observer) -> Trial:
+def _tried(plan: Plan, observer: Observer, stop: threading.Event) -> Trial:
     """The job's metrics on a few samples, before a board is kept busy for figures that cannot be."""
-    observer.progress("host", "try the metrics", 0, None)
-    trial = try_metrics(plan)
+
+    def going_on(tried: int, of: int) -> None:
+        if stop.is_set():
+            raise Interrupted(plan.run_id)
+        observer.progress("host", "try the metrics", tried, of)
+
+    trial = try_metrics(plan, going_on)
     for note in trial.notes:
         observer.message("host", note)
     observer.finished("host", "done")

@@ -6,7 +6,7 @@ number over a whole set may need more samples than a few (both classes present, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,13 +52,18 @@ class _Untold(Exception):
     """The host cannot run the network, or its outputs are no numbers: boards will say what is so."""
 
 
-def try_metrics(plan: Plan) -> Trial:
+def _silent(tried: int, of: int) -> None:
+    """Nobody is told."""
+
+
+def try_metrics(plan: Plan, progress: Callable[[int, int], None] = _silent) -> Trial:
     """Score a few samples with every metric of the job, through its postprocessing.
 
     `accuracy_top<K>` of a network's own outputs is not tried: `make_plan` has held labels against classes.
 
     Args:
         plan: of the run.
+        progress: told of samples done, and of how many, before each few; what it raises ends the trial.
 
     Raises:
         UserError: a metric or the postprocessing fails, or gives NaN or an infinite value; it names function, sample
@@ -75,7 +80,7 @@ def try_metrics(plan: Plan) -> Trial:
     size = 0
     for size in sizes:
         try:
-            chunks = list(_chunks(plan, size))
+            chunks = list(_chunks(plan, size, progress))
         except _Untold:
             return Trial(ranked)
         failed = {}
@@ -120,15 +125,17 @@ def _chosen(plan: Plan, size: int) -> list[int]:
     return [plan.samples[int(at)] for at in np.linspace(0, len(plan.samples) - 1, size)]
 
 
-def _chunks(plan: Plan, size: int) -> Iterator[Chunk]:
+def _chunks(plan: Plan, size: int, progress: Callable[[int, int], None]) -> Iterator[Chunk]:
     decode = decode_of(plan.job)
     chosen = _chosen(plan, size)
+    progress(0, size)
     for start, outputs in zip(range(0, size, _TOGETHER), _outputs(plan, chosen), strict=True):
         indices = chosen[start : start + _TOGETHER]
         for array in outputs.values():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise _Untold
         yield [plan.data.ids[index] for index in indices], decode(outputs), labels_at(plan.data, indices)
+        progress(start + len(indices), size)
 
 
 def _outputs(plan: Plan, chosen: Sequence[int]) -> Iterator[dict[str, Array]]:

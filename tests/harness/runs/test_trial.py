@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 from harness.errors import UserError
 from harness.job import parse_job
 from harness.runs.engine import start
+from harness.runs.interrupt import Interrupted
 from harness.runs.plan import Plan, make_plan
 from harness.runs.profile import QUICK
 from harness.runs.trial import Trial, try_metrics
@@ -155,3 +157,14 @@ def test_a_recurrent_network_carries_its_state_to_the_metric(tmp_path: Path) -> 
     assert tried("sums").right_or_wrong == {"sums"}
     with pytest.raises(UserError, match=r"own:lost: it returned nan for sample '5'"):
         tried("lost")
+
+
+def test_a_run_that_is_stopped_stops_trying(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "metrics: ['own:margin']\n", zeros(40))
+    store = open_store(str(tmp_path / "q.db"))
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted, match="quantrig resume"):
+        start(plan, store, stop=stop)
+    assert store.run(plan.run_id).status == "interrupted"
+    store.close()
