@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.data import labels_at
+from harness.data import labels_at, network_outputs
 from harness.data.batch import cut
 from harness.data.functions import import_function
 from harness.errors import BadResult, UserError
+from harness.job import Job
 from harness.judge.evaluate import Chunk, evaluate
 from harness.judge.metrics import Metric, NotFinite, Raised, resolve_metrics
 from harness.quantize.graph import read_model
@@ -59,7 +60,7 @@ def _silent(tried: int, of: int) -> None:
 def try_metrics(plan: Plan, progress: Callable[[int, int], None] = _silent) -> Trial:
     """Score a few samples with every metric of the job, through its postprocessing.
 
-    `accuracy_top<K>` of a network's own outputs is not tried: `make_plan` has held labels against classes.
+    `accuracy_top<K>` of one output, samples x classes, is not tried: `make_plan` has held labels against classes.
 
     Args:
         plan: of the run.
@@ -72,7 +73,7 @@ def try_metrics(plan: Plan, progress: Callable[[int, int], None] = _silent) -> T
     job = plan.job
     metrics = resolve_metrics(job.metrics, lambda spec: import_function(spec, job.base))
     ranked = frozenset(metric.name for metric in metrics if metric.name.startswith("accuracy_top"))
-    if not metrics or (job.postprocess is None and len(ranked) == len(metrics)):
+    if not metrics or (len(ranked) == len(metrics) and _held_against_classes(job)):
         return Trial(ranked)
     sizes = [size for size in STAGES if size < len(plan.samples)]
     sizes = [*sizes, len(plan.samples)] if len(sizes) < len(STAGES) else sizes
@@ -99,6 +100,15 @@ def try_metrics(plan: Plan, progress: Callable[[int, int], None] = _silent) -> T
         raise UserError(f"{job.path}: {next(iter(failed.values()))}")
     tried = f"tried on {size:,} of {len(plan.samples):,} samples before the boards"
     return Trial(frozenset(binary), tuple(f"{error} ({tried}; all of them may do)" for error in failed.values()))
+
+
+def _held_against_classes(job: Job) -> bool:
+    """Whether `make_plan` could hold labels and ranks against the network's one output, samples x classes."""
+    if job.postprocess is not None:
+        return False
+    outputs = network_outputs(job.model)
+    shape = outputs[0][1] if len(outputs) == 1 else None
+    return shape is not None and len(shape) == 2 and shape[1] is not None
 
 
 def _try(metric: Metric, chunks: Sequence[Chunk]) -> Array | None:

@@ -168,3 +168,20 @@ def test_a_run_that_is_stopped_stops_trying(tmp_path: Path) -> None:
         start(plan, store, stop=stop)
     assert store.run(plan.run_id).status == "interrupted"
     store.close()
+
+
+def test_class_scores_that_nobody_can_find_are_told_too(tmp_path: Path) -> None:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["a"]), helper.make_node("Neg", ["x"], ["b"])],
+        "two",
+        [value("x", TensorProto.FLOAT, ["N", 4])],
+        [value("a", TensorProto.FLOAT, ["N", 4]), value("b", TensorProto.FLOAT, ["N", 4])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "t.onnx")
+    np.savez(tmp_path / "data.npz", x=np.ones((10, 4), np.float32), labels=np.zeros(10, np.int64))
+    (tmp_path / "targets.yaml").write_text("targets:\n  board: {board: generic, environment: cpu, via: local}\n")
+    job = parse_job("name: t\nmodel: t.onnx\ndata: {source: data.npz, calibration: 2}\n", tmp_path / "job.yaml")
+    plan = make_plan(job, load_lab(tmp_path / "targets.yaml"), None, profile=QUICK, out=tmp_path / "out")
+    with pytest.raises(UserError, match=r"2 outputs \(a, b\): let postprocess return the one with the class scores"):
+        try_metrics(plan)
