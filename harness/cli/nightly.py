@@ -14,7 +14,7 @@ from harness.cli.options import Json, StoreUrl
 from harness.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
-    from harness.history.night import Tonight
+    from harness.history.tonight import Tonight
 
 
 def nightly(

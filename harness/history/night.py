@@ -18,12 +18,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from harness.errors import ExitCode, QuantrigError, UserError
-from harness.history.alarms import Told, update_alarms
-from harness.history.analysis import Insight, look, runs_of, series_of
+from harness.history.alarms import update_alarms
+from harness.history.analysis import look, runs_of, series_of
 from harness.history.environment import environment
 from harness.history.gates import KEY, open_gates
 from harness.history.log import NightLog
 from harness.history.plan import Entry, NightPlan
+from harness.history.publish import publish_night
+from harness.history.tonight import OUT_OF_TIME, Tonight
 from harness.judge.verdict import exit_code, worst
 from harness.runs.engine import Run, resume, start
 from harness.runs.interrupt import Interrupted, stop_on_signals
@@ -34,39 +36,6 @@ from harness.store.nights import Night, Nights
 
 #: Outcomes of an entry that `--resume` leaves alone.
 _FINISHED = ("done",)
-OUT_OF_TIME = "out of time"
-
-
-@dataclass(frozen=True, slots=True)
-class Tonight:
-    """What a night came to.
-
-    Args:
-        night: as it is kept; its entries say what ran.
-        insight: of the plan's series up to tonight.
-        told: every step with its alarm.
-        code: the exit code.
-        folder: of the night.
-        last: the night before, None for the first one.
-    """
-
-    night: Night
-    insight: Insight
-    told: tuple[Told, ...]
-    code: ExitCode
-    folder: Path
-    last: Night | None
-
-    @property
-    def entries(self) -> list[dict[str, Any]]:
-        """What ran: job, targets, run_id, outcome, error, code, statuses, gates that did not pass."""
-        entries: list[dict[str, Any]] = self.night.details["entries"]
-        return entries
-
-    @property
-    def new(self) -> list[Told]:
-        """The steps that are told tonight for the first time."""
-        return [one for one in self.told if one.alarm.state == "new"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +95,6 @@ def run_night(plan: NightPlan, store: Store, *, go_on: bool = False) -> Tonight:
 
 
 def _through(going: _Going) -> Tonight:
-    from harness.history.publish import publish_night
-
     plan, nights = going.plan, going.nights
     deadline = plan.deadline(datetime.now().astimezone())
     with stop_on_signals(going.stop), _at(deadline, going.stop, going.over):

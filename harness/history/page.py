@@ -14,8 +14,8 @@ from harness.history.alarms import Told
 from harness.history.changes import Story
 from harness.history.chart import STYLE, change_text, series_chart, size_text, spark
 from harness.history.gates import gates_of, gates_text
-from harness.history.night import OUT_OF_TIME, Tonight
 from harness.history.plan import NightPlan
+from harness.history.tonight import OUT_OF_TIME, Tonight
 from harness.history.words import interval_text, levels_text, machine_effect, sure_text, suspect_line
 from harness.report import text
 from harness.report.page import template

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.history.alarms import Told, details
-from harness.history.night import Tonight
 from harness.history.page import index_html, night_html
 from harness.history.plan import NightPlan
+from harness.history.tonight import Tonight
 from harness.report.files import write_files
 from harness.store.nights import Nights
 
