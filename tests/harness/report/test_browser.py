@@ -13,8 +13,13 @@ import pytest
 
 from harness.evidence.page import decision_html
 from harness.evidence.policy import parse_policy
+from harness.history.night import conclude
+from harness.history.publish import publish_night
 from harness.record.run import RunRecord
 from harness.report.page import report_html
+from harness.store import open_store
+from harness.store.nights import Nights
+from tests.harness.history.made_nights import latency, make_night, make_plan_file
 from tests.harness.report import made_runs
 
 if TYPE_CHECKING:
@@ -129,3 +134,30 @@ def test_the_decision_page_of_a_release_is_as_good(browser: Browser, run_record:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert [one["id"] for one in axe.Axe().run(page).response["violations"]] == []
         page.close()
+
+
+def test_the_page_of_a_night_is_as_good(browser: Browser, tmp_path: Path) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    store = open_store(str(tmp_path / "store.db"))
+    plan = make_plan_file(tmp_path / "plan")
+    for number in range(16):  # a runtime changes on the eighth night, the network on the fourteenth
+        around = {"runtime.onnxruntime": f"1.{22 + (number >= 8)}.0", "code.int8 network": "ab"[number >= 14] * 64}
+        slower = 1.06 ** (number >= 8) * 1.1 ** (number >= 14) * (1 + 0.004 * (number % 2))
+        rows = {"digits": [latency("pi5", 3.2 * slower, 0.005)]}
+        night = make_night(store, number, rows, dict.fromkeys(("pi5",), around).__getitem__)
+    gate = {"target": "pi5", "gate": "speedup", "outcome": "fail", "claim": "c", "evidence": "e", "detail": ""}
+    night.details["entries"][0]["gates"] = [gate, gate | {"gate": "energy", "outcome": "inconclusive"}]
+    tonight = conclude(plan, Nights(store), night)
+    publish_night(plan, Nights(store), tonight)
+    store.close()
+    content = (tonight.folder / "index.html").read_text()
+    for heading in ("Gates that did not pass", "Table of machines", "Series with a step"):  # every part is there
+        assert heading in content
+    schemes: tuple[tuple[int, Literal["light", "dark"]], ...] = ((1280, "light"), (400, "dark"))
+    for path in (tonight.folder / "index.html", plan.out / "index.html"):
+        for width, scheme in schemes:
+            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            page.goto(path.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert [one["id"] for one in axe.Axe().run(page).response["violations"]] == []
+            page.close()
