@@ -174,36 +174,43 @@ class ConsoleWatch:
             self._close_port()
             self._lost = why
             self._news.notify_all()
-        if rest := self._text.flush():
-            self._add([rest])
+        with self._news:
+            rest = self._text.flush()
+            found = self._kept([rest] if rest else [])
+        self._tell(found)
         self._note(f"console lost ({why}); trying again")
 
     def _take(self, data: bytes) -> None:
         if self._on_bytes is not None:
             self._on_bytes(data)
-        self._add(self._text.feed(data))
+        with self._news:  # nobody sees the line that has not ended before those that came with it
+            found = self._kept(self._text.feed(data))
+        self._tell(found)
 
-    def _add(self, texts: list[str]) -> None:
+    def _kept(self, texts: list[str]) -> list[ConsoleEvent]:
+        """The events of new lines, which are kept; the caller holds the lock."""
         now = time.time()
         found: list[ConsoleEvent] = []
-        with self._news:
-            for text in texts:
-                self._write(text, now)
-                if len(self._lines) == KEPT_LINES:
-                    self._dropped += 1
-                self._lines.append(ConsoleLine(text, now))
-                events = recognize_all(text, now) or self._own_prompt(text, now)
-                found += [event for event in events if event.kind is not EventKind.LOGIN or not self._prompt_seen]
-                self._prompt_seen = False
-            partial = self._text.partial
-            if partial and not self._prompt_seen and self._is_prompt(partial):
-                self._prompt_seen = True  # the line may still grow by a typed name: one prompt, one event
-                found.append(ConsoleEvent(EventKind.LOGIN, "login prompt", partial, now, stage=BootStage.LOGIN))
-            for event in found:
-                if len(self._events) == KEPT_EVENTS:
-                    self._events_dropped += 1
-                self._events.append(event)
-            self._news.notify_all()
+        for text in texts:
+            self._write(text, now)
+            if len(self._lines) == KEPT_LINES:
+                self._dropped += 1
+            self._lines.append(ConsoleLine(text, now))
+            events = recognize_all(text, now) or self._own_prompt(text, now)
+            found += [event for event in events if event.kind is not EventKind.LOGIN or not self._prompt_seen]
+            self._prompt_seen = False
+        partial = self._text.partial
+        if partial and not self._prompt_seen and self._is_prompt(partial):
+            self._prompt_seen = True  # the line may still grow by a typed name: one prompt, one event
+            found.append(ConsoleEvent(EventKind.LOGIN, "login prompt", partial, now, stage=BootStage.LOGIN))
+        for event in found:
+            if len(self._events) == KEPT_EVENTS:
+                self._events_dropped += 1
+            self._events.append(event)
+        self._news.notify_all()
+        return found
+
+    def _tell(self, found: list[ConsoleEvent]) -> None:
         if self._on_event is not None:
             for event in found:
                 self._on_event(event)

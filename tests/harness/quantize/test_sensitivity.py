@@ -307,11 +307,11 @@ def test_fingerprints_tell_values_apart() -> None:
 
 
 def test_ctrl_c_ends_the_children(branched: Path, tmp_path: Path, x: Images) -> None:
-    np.savez(tmp_path / "data.npz", image=np.concatenate([x] * 6))
+    np.savez(tmp_path / "data.npz", image=np.concatenate([x] * 20))
     journal = tmp_path / "j"
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", "sensitivity", str(branched), "--data", str(tmp_path / "data.npz"),
-         "--environment", "cpu", "--processes", "2", "--held-back", "36", "--journal", str(journal)],
+         "--environment", "cpu", "--processes", "2", "--held-back", "120", "--journal", str(journal)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=REPOSITORY,
     )  # fmt: skip
     children: list[int] = []
@@ -320,7 +320,7 @@ def test_ctrl_c_ends_the_children(branched: Path, tmp_path: Path, x: Images) -> 
         children = children_of(process.pid)
     assert len(children) == 2
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert b"Traceback" not in errors
     assert not [child for child in children if Path(f"/proc/{child}").exists()]

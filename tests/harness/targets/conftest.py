@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from onnx import TensorProto, helper, numpy_helper
@@ -59,6 +60,18 @@ def serve() -> Iterator[Serve]:
             return f"127.0.0.1:{port}"
 
         yield start
+
+
+def agents_of(process: psutil.Process) -> list[psutil.Process]:
+    """Its children that serve as agents."""
+
+    def serves(child: psutil.Process) -> bool:
+        try:
+            return "serve" in child.cmdline()
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):  # it ends at this moment, or nobody has waited for it
+            return False
+
+    return [child for child in process.children() if serves(child)]
 
 
 class Link:

@@ -25,6 +25,7 @@ from harness.targets.errors_map import CallCancelled
 from harness.targets.spawn import spawned_agent
 from harness.targets.target import Target
 from harness.targets.values import PreparedNetwork, SessionChoice
+from tests.harness.targets.conftest import agents_of
 
 MakeTarget = Callable[..., Target]
 
@@ -353,7 +354,7 @@ def test_own_agent_killed_says_how_it_ended(
     with connect(make_target("local"), work_dir=tmp_path / "work") as agent:
         network = prepared(agent, matmul_model())
         agent.load_inputs(network.network_id, {"x": np.zeros((1, 16), np.float32)})
-        (pid,) = [c.pid for c in psutil.Process().children() if "serve" in c.cmdline()]
+        (pid,) = [child.pid for child in agents_of(psutil.Process())]
         killer = threading.Timer(1.0, os.kill, (pid, signal.SIGKILL))
         killer.start()
         begun = time.monotonic()

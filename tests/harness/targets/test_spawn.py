@@ -20,12 +20,9 @@ from harness.targets.connect import connect
 from harness.targets.errors_map import CallCancelled
 from harness.targets.spawn import Interpreter, safe_name, spawned_agent
 from harness.targets.target import Target
+from tests.harness.targets.conftest import agents_of
 
 MakeTarget = Callable[..., Target]
-
-
-def agents_of(process: psutil.Process) -> list[psutil.Process]:
-    return [child for child in process.children() if "serve" in child.cmdline()]
 
 
 def gone(processes: list[psutil.Process], timeout_s: float = 60.0) -> bool:
