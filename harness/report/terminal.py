@@ -43,13 +43,16 @@ def render_gates(record: RunRecord, console: Console) -> None:
 
 def _print_gates(table: Table, console: Console) -> None:
     console.print(Text(f"verdict: {table.verdict.text}", style="bold"))
-    wide = max((len(row.target) for row in table.gates), default=0)
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    # a setting of a sweep has a long name: it is folded before the words beside it are
+    grid.add_column(overflow="fold", max_width=max(12, console.width // 3))
+    grid.add_column(overflow="fold")
     for row in table.gates:
-        line = Text("  ").append(f"{row.outcome:<12}", style=_OUTCOME_STYLE.get(row.outcome, ""))
-        console.print(line.append(f"  {row.target:<{wide}}  {row.claim}"))
         said = "; ".join(text for text in (row.evidence, row.detail) if text != MISSING and text)
-        if said:
-            console.print(Padding(Text(said, style="dim"), (0, 0, 0, 18 + wide)))
+        words = Text.assemble(row.claim, *(("\n", (said, "dim")) if said else ()))
+        grid.add_row(Text(row.outcome, style=_OUTCOME_STYLE.get(row.outcome, "")), Text(row.target), words)
+    console.print(Padding(grid, (0, 0, 0, 2)))
     console.print()
 
 

@@ -144,7 +144,7 @@ def test_the_page_of_a_night_is_as_good(browser: Browser, tmp_path: Path) -> Non
         around = {"runtime.onnxruntime": f"1.{22 + (number >= 8)}.0", "code.int8 network": "ab"[number >= 14] * 64}
         slower = 1.06 ** (number >= 8) * 1.1 ** (number >= 14) * (1 + 0.004 * (number % 2))
         rows = {"digits": [latency("pi5", 3.2 * slower, 0.005)]}
-        night = make_night(store, number, rows, dict.fromkeys(("pi5",), around).__getitem__)
+        night = make_night(store, number, rows, {"pi5": around}.__getitem__)
     gate = {"target": "pi5", "gate": "speedup", "outcome": "fail", "claim": "c", "evidence": "e", "detail": ""}
     night.details["entries"][0]["gates"] = [gate, gate | {"gate": "energy", "outcome": "inconclusive"}]
     tonight = conclude(plan, Nights(store), night)
