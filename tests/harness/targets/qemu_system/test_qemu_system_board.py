@@ -87,6 +87,7 @@ def test_computes_what_this_host_computes(board: QemuBoard, tmp_path: Path) -> N
         info = agent.describe()
         assert (info.board, info.emulated, info.architecture) == ("raspberry-pi-4", True, "aarch64")
         assert info.hostname == "lab-1"
+        assert info.policy.memory_limit_kind == "cgroup-v2"  # as on today's distributions, with the memory controller
         # User mode is asked for all three forms (docs/qemu.md); this kernel, for the one that has to be bit-exact.
         cases = [case for case in digits_cases(1) if case.name == "U8S8"]
         (finding,) = compare_with_host(agent, cases, tmp_path)
