@@ -37,9 +37,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_is_quick_and_loads_nothing_large() -> None:
     done = command("--help")
-    bare_s = shortest_s([sys.executable, "-I", "-S", "-c", "pass"])
-    slower = max(1.0, bare_s / 0.03)  # than the machine that half a second is meant for, be it old or busy
-    assert shortest_s([sys.executable, "-m", "agents", "--help"]) < 0.5 * slower
+    assert shortest_s([sys.executable, "-m", "agents", "--help"]) < 0.5 * slower()
     assert done.returncode == 0
     assert "serve" in done.stdout
     listed = subprocess.run(
@@ -54,6 +52,11 @@ def test_help_is_quick_and_loads_nothing_large() -> None:
 
 def imported(importtime: str) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in importtime.splitlines()}
+
+
+def slower() -> float:
+    """How much slower this machine is now, old or busy, than what promises of start-up time are meant for."""
+    return max(1.0, shortest_s([sys.executable, "-I", "-S", "-c", "pass"]) / 0.03)
 
 
 def shortest_s(words: list[str]) -> float:
@@ -95,8 +98,9 @@ def test_bad_input_exits_2_without_a_traceback(arguments: Sequence[str]) -> None
 
 
 def test_start_to_serving_takes_less_than_a_second(start_agent: StartAgent) -> None:
+    factor = slower()
     fastest = min(start_agent().start_s for _ in range(3))
-    assert fastest <= 1.0
+    assert fastest <= 1.0 * max(factor, slower())
 
 
 def test_the_serving_process_is_small_and_imports_no_numpy(start_agent: StartAgent) -> None:
