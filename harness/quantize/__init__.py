@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from harness.quantize.calibrator import Calibration, calibrate
+from harness.quantize.calibration import Calibration
+from harness.quantize.calibrator import calibrate
 from harness.quantize.goal import Goal
 from harness.quantize.inspection import Details, describe_own, details
 from harness.quantize.layer_error import layer_errors

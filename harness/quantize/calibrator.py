@@ -17,8 +17,6 @@ from harness.quantize.reservoir import Reservoir
 from harness.quantize.shards import Shards
 from harness.quantize.watch import Watch
 
-__all__ = ["Calibration", "calibrate", "calibrate_prepared"]
-
 
 @scratch()
 def calibrate(

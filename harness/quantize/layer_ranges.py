@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.errors import UserError
-from harness.quantize.calibrator import Calibration
+from harness.quantize.calibration import Calibration
 from harness.quantize.dynamic_range import DynamicRange, Scheme, of_stats, of_values
 from harness.quantize.graph import Graph, read_model
 from harness.quantize.learnables import learnables

@@ -11,7 +11,7 @@ from typing import Unpack
 import pandas as pd
 
 from harness.errors import UserError
-from harness.quantize.calibrator import Calibration
+from harness.quantize.calibration import Calibration
 from harness.quantize.goal import Goal
 from harness.quantize.journal import Journal
 from harness.quantize.layer_latency import Costs, Latency

@@ -11,7 +11,7 @@ from typing import Any
 from onnx import ModelProto
 
 from harness.errors import UserError
-from harness.quantize.calibrator import Calibration
+from harness.quantize.calibration import Calibration
 from harness.quantize.candidate import Candidate
 from harness.quantize.covering import covering, from_remembered
 from harness.quantize.external import scratch

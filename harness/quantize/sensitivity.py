@@ -14,7 +14,7 @@ import pandas as pd
 
 from harness._version import __version__
 from harness.errors import UserError
-from harness.quantize.calibrator import Calibration
+from harness.quantize.calibration import Calibration
 from harness.quantize.fidelity import Runner, Score, gain_error_db
 from harness.quantize.journal import Journal, fingerprint
 from harness.quantize.variants import Asked, Recipe, Variants, recipe_of

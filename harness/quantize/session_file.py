@@ -22,8 +22,6 @@ from harness.errors import UserError
 from harness.quantize.calibration import Calibration
 from harness.quantize.session_content import VERSION, Arrays, SessionFile, restored, stored
 
-__all__ = ["VERSION", "SessionFile", "StoredSession", "embeddable", "load_session", "save_session"]
-
 Which = Literal["float", "int8"]
 
 #: Networks up to this size travel in the session.

@@ -21,7 +21,8 @@ from harness.data import (
     stream_batches,
 )
 from harness.errors import UserError
-from harness.quantize.calibrator import Calibration, calibrate
+from harness.quantize.calibration import Calibration
+from harness.quantize.calibrator import calibrate
 from harness.quantize.dynamic_range import DynamicRange, Scheme
 from harness.quantize.external import scratch
 from harness.quantize.graph import read_model, sha256_of

@@ -14,7 +14,7 @@ from typing import Any, Self, TypedDict, Unpack
 from numpy.typing import NDArray
 
 from harness.errors import UserError
-from harness.quantize.calibrator import Calibration
+from harness.quantize.calibration import Calibration
 from harness.quantize.covering import covering
 from harness.quantize.feed import Batch
 from harness.quantize.fidelity import Runner, Score, Yardstick, run_here
