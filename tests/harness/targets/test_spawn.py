@@ -58,7 +58,10 @@ def test_killed_agent_leaves_no_network_process(
     assert gone(family)
 
 
-def test_stubborn_agent_is_killed_in_the_end(make_target: MakeTarget, tmp_path: Path) -> None:
+def test_stubborn_agent_is_killed_in_the_end(
+    make_target: MakeTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.targets.spawn.END_TIMEOUT_S", 1.0)
     with connect(make_target("local"), work_dir=tmp_path / "work"):
         (agent,) = agents_of(psutil.Process())
         agent.suspend()  # hears neither the end of stdin nor SIGTERM
