@@ -164,7 +164,7 @@ def test_a_stopped_agent_keeps_what_it_had(start_agent: StartAgent) -> None:
     again = start_agent(data_dir=agent.data_dir)
     missing = again.stub.FindMissing(pb.FindMissingRequest(digests=[DIGEST]), timeout=30, wait_for_ready=True).missing
     assert missing[0].held_bytes == HALF + 1000
-    reply = again.stub.Upload(upload_requests(DIGEST, DATA, offset=HALF + 1000), timeout=30)
+    reply = again.stub.Upload(upload_requests(DIGEST, DATA, offset=HALF + 1000), timeout=120)
     assert not reply.already_stored
     assert (agent.data_dir / "blobs" / DIGEST).read_bytes() == DATA
 
@@ -176,13 +176,13 @@ def test_a_damaged_partial_file_is_refused_by_the_serving_agent(agent: AgentProc
         pb.UploadRequest(header=pb.UploadHeader(digest=digest, size_bytes=len(data))),
         pb.UploadRequest(chunk=data[:60_000]),
     ]
-    failure(lambda: agent.stub.Upload(iter(first), timeout=30))
+    failure(lambda: agent.stub.Upload(iter(first), timeout=120))
     partial = agent.data_dir / "partial" / digest
     partial.write_bytes(bytes(60_000))
-    code, text = failure(lambda: agent.stub.Upload(upload_requests(digest, data, offset=60_000), timeout=30))
+    code, text = failure(lambda: agent.stub.Upload(upload_requests(digest, data, offset=60_000), timeout=120))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert "damaged on the board's disk: start again at 0" in text
-    assert not agent.stub.Upload(upload_requests(digest, data), timeout=30).already_stored
+    assert not agent.stub.Upload(upload_requests(digest, data), timeout=120).already_stored
 
 
 def test_marks_are_replaced_whole(tmp_path: Path) -> None:

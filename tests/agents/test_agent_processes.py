@@ -211,7 +211,7 @@ def test_children_die_with_a_killed_agent(start_agent: StartAgent) -> None:
     busy.cancel()
     assert len(list((agent.data_dir / "homes").iterdir())) == 2  # nobody was left to remove them
     again = start_agent(data_dir=agent.data_dir)
-    again.stub.Describe(pb.DescribeRequest(), timeout=30)
+    again.stub.Describe(pb.DescribeRequest(), timeout=120)
     wait_for(lambda: not list((agent.data_dir / "homes").iterdir()), "removal by the next agent")
 
 
@@ -292,7 +292,7 @@ def test_row_19_a_memory_bomb_ends_its_child_only(start_agent: StartAgent, kind:
         pytest.skip(str(unavailable))
     size_mb = 1800 if kind == "rlimit" else 700  # address space: a runtime's libraries and threads reserve much
     agent = start_agent("--memory-limit", kind, "--child-memory-mb", str(size_mb))
-    policy = agent.stub.Describe(pb.DescribeRequest(), timeout=30).policy
+    policy = agent.stub.Describe(pb.DescribeRequest(), timeout=120).policy
     assert (policy.memory_limit_kind, policy.child_memory_bytes) == (kind, size_mb << 20)
     ready = agent.prepare(filled_bytes())
     (got,) = agent.infer(ready.network_id, [{"shape": np.array([1000, 1000])}])
@@ -372,7 +372,7 @@ def test_row_25_more_calls_than_threads_are_refused_at_once(agent: AgentProcess)
 
 def still_answers(agent: AgentProcess) -> bool:
     try:
-        agent.stub.FindMissing(pb.FindMissingRequest(), timeout=30)
+        agent.stub.FindMissing(pb.FindMissingRequest(), timeout=120)
     except grpc.RpcError:
         return False
     return True
@@ -437,7 +437,7 @@ def test_row_26_only_plain_tensors_of_the_declared_type_and_size(agent: AgentPro
     ready = agent.prepare(relu_bytes())
     for call in (agent.stub.Infer, agent.stub.LoadInputs):
         requests = [pb.InferRequest(network_id=ready.network_id), MALFORMED[kind], MALFORMED[kind]]
-        code, text = failure(partial(call, iter(requests), timeout=20))
+        code, text = failure(partial(call, iter(requests), timeout=120))
         assert code is grpc.StatusCode.INVALID_ARGUMENT, text
     (got,) = agent.infer(ready.network_id, [{"x": -ONES}])  # the same child, unharmed
     assert (got["y"] == 0).all()
@@ -459,7 +459,7 @@ def test_row_26_streams_out_of_order(agent: AgentProcess) -> None:
         "other tensor in between": [name, half, part(name="y")],
     }
     for kind, requests in streams.items():
-        code, text = failure(partial(agent.stub.Infer, iter(requests), timeout=20))
+        code, text = failure(partial(agent.stub.Infer, iter(requests), timeout=120))
         assert code is grpc.StatusCode.INVALID_ARGUMENT, (kind, text)
     assert agent.infer(ready.network_id, [{"x": ONES}])
 

@@ -233,7 +233,7 @@ def test_blocks_of_one_agent_never_overlap(agent: AgentProcess) -> None:
 
 def test_an_emulated_board_has_no_time(start_agent: StartAgent) -> None:
     agent = start_agent("--emulated", "--board", "jetson-orin-nano")
-    board = agent.stub.Describe(pb.DescribeRequest(), timeout=30)
+    board = agent.stub.Describe(pb.DescribeRequest(), timeout=120)
     assert board.emulated
     assert board.board == "jetson-orin-nano"
     digest = agent.upload(relu_bytes())

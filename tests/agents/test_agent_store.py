@@ -38,7 +38,7 @@ def missing(agent: AgentProcess, *digests: str) -> dict[str, int]:
 
 
 def send(agent: AgentProcess, requests: Iterator[pb.UploadRequest]) -> pb.UploadReply:
-    return agent.stub.Upload(requests, timeout=30)
+    return agent.stub.Upload(requests, timeout=120)
 
 
 def test_a_file_is_stored_once_and_known_by_its_digest(agent: AgentProcess) -> None:
@@ -267,7 +267,7 @@ def test_row_20_an_absurd_size_is_refused_before_the_first_byte(
 
 def test_row_20_the_quota_counts_what_is_held_and_what_is_promised(start_agent: StartAgent) -> None:
     agent = start_agent("--quota-mb", "4")
-    board = agent.stub.Describe(pb.DescribeRequest(), timeout=30)
+    board = agent.stub.Describe(pb.DescribeRequest(), timeout=120)
     assert board.storage_quota_bytes == board.policy.max_artifact_bytes == 4 << 20
     stored = os.urandom(2 << 20)
     agent.upload(stored)

@@ -101,7 +101,7 @@ def test_row_24_a_host_of_the_lab_is_let_in(secure: AgentProcess, lab: Authority
         data = relu_bytes()
         digest = hashlib.sha256(data).hexdigest()
         assert stub.Upload(upload_requests(digest, data), timeout=60).digest == digest
-        assert list(stub.Prepare(pb.PrepareRequest(digest=digest), timeout=30))[-1].ready.network_id
+        assert list(stub.Prepare(pb.PrepareRequest(digest=digest), timeout=120))[-1].ready.network_id
 
 
 def test_row_24_no_certificate_a_strangers_or_an_expired_one(secure: AgentProcess, lab: Authority) -> None:

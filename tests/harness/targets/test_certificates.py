@@ -57,7 +57,7 @@ def call(address: str, credentials: grpc.ChannelCredentials | None) -> bytes:
     channel = grpc.secure_channel(address, credentials) if credentials else grpc.insecure_channel(address)
     with channel:
         method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(METHOD)
-        return method(b"", timeout=10)
+        return method(b"", timeout=60)
 
 
 def client(tls: Path, role: str = "host") -> grpc.ChannelCredentials:

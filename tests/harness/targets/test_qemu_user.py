@@ -173,7 +173,7 @@ def test_agent_and_child_end_with_a_host_that_is_killed(
     finally:
         host.kill()
         host.wait()
-    gone, alive = psutil.wait_procs(started, timeout=20)
+    gone, alive = psutil.wait_procs(started, timeout=60)
     for process in alive:
         process.kill()
     assert len(gone) == 2

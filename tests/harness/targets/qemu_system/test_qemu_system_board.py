@@ -232,7 +232,7 @@ def test_a_killed_host_leaves_no_board_behind(lab: None) -> None:
     assert any("qemu-system" in one.name() for one in everything)
     host.send_signal(signal.SIGKILL)
     host.wait(60)
-    _, alive = psutil.wait_procs(everything, timeout=20)
+    _, alive = psutil.wait_procs(everything, timeout=60)
     assert not [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
     assert not Path(folder).exists()
     assert not Path(sockets).exists()
