@@ -15,6 +15,8 @@ from harness.targets.errors_map import CallCancelled, translate
 
 #: How often a watched stream is looked at, seconds.
 WATCH_INTERVAL_S = 0.5
+#: On top of the agent's own limits, which shall strike first because their message says more.
+MARGIN_S = 30.0
 
 
 _Reply = TypeVar("_Reply")

@@ -28,9 +28,11 @@ from harness._version import __version__
 from harness.errors import Refused, TimedOut, Unreachable, UserError
 from harness.targets.board_hold import Held, hold_settings
 from harness.targets.board_settings import Settings
-from harness.targets.calls import Calls
+from harness.targets.calls import MARGIN_S, Calls
 from harness.targets.inference import infer as _infer
+from harness.targets.preparing import prepare, prepare_request
 from harness.targets.tensors import Array, check_inputs, parts
+from harness.targets.timed_calls import TimedCalls
 from harness.targets.upload import CALL_TIMEOUT_S, Progress, Shipper
 from harness.targets.validate import Checker
 from harness.targets.values import (
@@ -47,8 +49,6 @@ from harness.targets.values import (
 
 #: Describing probes the runtimes in a child process; importing one took 20 s on the slowest board tried (emulated).
 DESCRIBE_TIMEOUT_S = 90.0
-#: On top of the agent's own limits, which shall strike first because their message says more.
-MARGIN_S = 30.0
 #: Limits assumed until the agent has said its own.
 DEFAULT_PREPARE_S = 600.0
 DEFAULT_BATCH_S = 120.0
@@ -82,9 +82,9 @@ class AgentClient:
         self._checker = Checker(target)
         self._calls = Calls(target, stop if stop is not None else threading.Event(), obituary)
         self._shipper = Shipper(target, channel, self._stub, self._calls, self._checker)
+        self._timed_calls = TimedCalls(self._stub, self._calls, self._checker)
         self._lock = threading.Lock()
         self._networks: dict[str, PreparedNetwork] = {}
-        self._first_s: dict[str, float] = {}
         self._info: BoardInfo | None = None
 
     def __enter__(self) -> AgentClient:
@@ -206,39 +206,15 @@ class AgentClient:
             Crashed: its process died.
             TimedOut: it took longer than the agent allows.
         """
-        options = options or SessionChoice()
-        request = pb.PrepareRequest(
-            digest=digest,
-            runtime=options.runtime,
-            options=pb.SessionOptions(
-                intra_op_threads=options.intra_op_threads,
-                graph_optimization=options.graph_optimization,
-                disabled_optimizers=options.disabled_optimizers,
-                precise_x86_int8=options.precise_x86_int8,
-                providers=options.providers,
-            ),
-        )
-        if permit is not None:
-            request.permit.statement, request.permit.signature = permit.statement, permit.signature
         timeout_s = MARGIN_S + (self._info.policy.prepare_timeout_s if self._info else DEFAULT_PREPARE_S)
-        call = self._stub.Prepare(request, timeout=timeout_s)
-        prepared: PreparedNetwork | None = None
-        phases = 0
-        with self._calls.track(call, "preparing the network", timeout_s=timeout_s):
-            for event in call:
-                if prepared is not None:
-                    self._checker.fail("something after a network was ready")
-                if event.WhichOneof("event") == "ready":
-                    prepared = self._checker.prepared(event.ready, digest)
-                    continue
-                phases += 1
-                if phases > 64:
-                    self._checker.fail("more than 64 phases of preparing")
-                name, duration_ms = self._checker.phase(event.phase)
-                if on_phase is not None:
-                    on_phase(name, duration_ms)
-        if prepared is None:
-            self._checker.fail("no network at the end of preparing")
+        prepared = prepare(
+            self._stub,
+            self._calls,
+            self._checker,
+            prepare_request(digest, options or SessionChoice(), permit),
+            on_phase,
+            timeout_s,
+        )
         with self._lock:
             self._networks[prepared.network_id] = prepared
         return prepared
@@ -308,16 +284,7 @@ class AgentClient:
             window_s=window_s,
             tolerance=tolerance,
         )
-        # The cap is looked at between iterations, and each of the least number may take a batch's whole limit.
-        timeout_s = max_duration_s + max(1, min_iterations) * self._batch_timeout_s() + MARGIN_S
-        begun = time.monotonic()  # before the call starts: the board must never seem to take longer than we waited
-        call = self._stub.WarmUp.future(request, timeout=timeout_s)
-        with self._calls.track(call, "warming up", timeout_s=timeout_s):
-            reply = call.result()
-        warm = self._checker.warm_up(reply, time.monotonic() - begun)
-        with self._lock:
-            self._first_s[network_id] = warm.first_ms / 1e3
-        return warm
+        return self._timed_calls.warm_up(request, self._batch_timeout_s())
 
     def time_block(
         self, network_id: str, *, min_iterations: int, min_duration_s: float, max_iterations: int = 100_000
@@ -340,17 +307,7 @@ class AgentClient:
             min_duration_s=min_duration_s,
             max_iterations=max_iterations,
         )
-        with self._lock:
-            first_s = self._first_s.get(network_id)
-        # The first inference is the slowest of a sound board; four times that leaves room for throttling. Another
-        # caller's block may have to end first, hence twice.
-        each_s = 4 * first_s if first_s else self._batch_timeout_s()
-        timeout_s = 2 * (min_duration_s + min_iterations * each_s) + self._batch_timeout_s() + MARGIN_S
-        begun = time.monotonic()  # before the call starts: the board must never seem to take longer than we waited
-        call = self._stub.TimeBlock.future(request, timeout=timeout_s)
-        with self._calls.track(call, "timing a block", timeout_s=timeout_s):
-            reply = call.result()
-        return self._checker.block(reply, request, time.monotonic() - begun)
+        return self._timed_calls.time_block(request, self._batch_timeout_s())
 
     def telemetry(self, interval_s: float, duration_s: float = 0.0) -> Iterator[TelemetrySample]:
         """Sensor readings every `interval_s` (≥ 0.1 s) for `duration_s`; 0 goes on until the iterator is closed.
@@ -395,7 +352,7 @@ class AgentClient:
             call.result()
         with self._lock:
             self._networks.pop(network_id, None)
-            self._first_s.pop(network_id, None)
+        self._timed_calls.forget(network_id)
 
     def remove(self, digest: str) -> int:
         """Forget a stored file; bytes freed. Allowed while the run stops."""
