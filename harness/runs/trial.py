@@ -57,7 +57,9 @@ def _silent(tried: int, of: int) -> None:
     """Nobody is told."""
 
 
-def try_metrics(plan: Plan, progress: Callable[[int, int], None] = _silent) -> Trial:
+def try_metrics(
+    plan: Plan, progress: Callable[[int, int], None] = _silent, metrics: Sequence[Metric] | None = None
+) -> Trial:
     """Score a few samples with every metric of the job, through its postprocessing.
 
     `accuracy_top<K>` of one output, samples x classes, is not tried: `make_plan` has held labels against classes.
@@ -65,13 +67,16 @@ def try_metrics(plan: Plan, progress: Callable[[int, int], None] = _silent) -> T
     Args:
         plan: of the run.
         progress: told of samples done, and of how many, before each few; what it raises ends the trial.
+        metrics: in place of the job's.
 
     Raises:
         UserError: a metric or the postprocessing fails, or gives NaN or an infinite value; it names function, sample
             and value.
     """
     job = plan.job
-    metrics = resolve_metrics(job.metrics, lambda spec: import_function(spec, job.base))
+    if metrics is None:
+        metrics = resolve_metrics(job.metrics, lambda spec: import_function(spec, job.base))
+    where = f"{job.path}: " if job.path.is_file() else ""
     ranked = frozenset(metric.name for metric in metrics if metric.name.startswith("accuracy_top"))
     if not metrics or (len(ranked) == len(metrics) and _held_against_classes(job)):
         return Trial(ranked)
@@ -91,13 +96,13 @@ def try_metrics(plan: Plan, progress: Callable[[int, int], None] = _silent) -> T
                     binary.add(metric.name)
             except (NotFinite, Raised) as error:
                 if isinstance(error, NotFinite) and error.index is not None:
-                    raise UserError(f"{job.path}: {error}") from error
+                    raise UserError(f"{where}{error}") from error
                 failed[metric.name] = error
         open_metrics = [metric for metric in open_metrics if metric.name in failed]
         if not open_metrics or _bytes(chunks) * STAGES[1] / STAGES[0] > _MOST_BYTES:
             break
     if failed and size == len(plan.samples):
-        raise UserError(f"{job.path}: {next(iter(failed.values()))}")
+        raise UserError(f"{where}{next(iter(failed.values()))}")
     tried = f"tried on {size:,} of {len(plan.samples):,} samples before the boards"
     return Trial(frozenset(binary), tuple(f"{error} ({tried}; all of them may do)" for error in failed.values()))
 

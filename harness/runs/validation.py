@@ -30,7 +30,7 @@ from harness.errors import BadResult, BoardError, Crashed, Refused, Throttled, T
 from harness.job import Job, slug
 from harness.judge.agreement import agreement
 from harness.judge.comparison import Comparison
-from harness.judge.metrics import Labels, Outputs, own_metric, resolve_metrics
+from harness.judge.metrics import Labels, Metric, Outputs, own_metric, resolve_metrics
 from harness.quantize.validation import MetricFunction, ValidationResult
 from harness.record.figure import ARMS, Network
 from harness.runs.engine import start
@@ -39,6 +39,7 @@ from harness.runs.outputs import OutputStore
 from harness.runs.plan import Plan, make_plan
 from harness.runs.profile import find_profile
 from harness.runs.samples import SampleReader
+from harness.runs.trial import try_metrics
 from harness.store import open_store
 from harness.targets.lab import Lab
 from harness.targets.target import Target
@@ -74,11 +75,13 @@ class ScoredBy:
         name: as published.
         spec: how a job names it; None for a plain function.
         score: (outputs by name, labels) → figure.
+        metric: the same, to be tried before a board is asked.
     """
 
     name: str
     spec: str | None
     score: _Score
+    metric: Metric
 
 
 def scored_by(metric: str | MetricFunction, outputs: Sequence[str]) -> ScoredBy:
@@ -94,15 +97,15 @@ def scored_by(metric: str | MetricFunction, outputs: Sequence[str]) -> ScoredBy:
     """
     if isinstance(metric, str):
         (known,) = resolve_metrics([metric], lambda spec: import_function(spec, Path.cwd()), outputs[0])
-        name, spec, compute = known.name, metric, known.compute
+        name, spec = known.name, metric
     else:
         function, name, spec = metric, getattr(metric, "__name__", "metric"), None
-        compute = own_metric(name, lambda found, labels: function(found[outputs[0]], labels)).compute
+        known = own_metric(name, lambda found, labels: function(found[outputs[0]], labels))
 
     def score(found: Outputs, labels: Labels) -> float:
-        return float(np.mean(compute(found, labels)))
+        return float(np.mean(known.compute(found, labels)))
 
-    return ScoredBy(name, spec, score)
+    return ScoredBy(name, spec, score, known)
 
 
 def validate_on(
@@ -171,6 +174,7 @@ def validate_on(
         # Over several outputs a job wants a postprocess step; the table here comes from the first output all the same.
         published = tuple(one.spec for one in scores if one.spec is not None) if len(outputs) == 1 else ()
         plan = replace(plan, job=replace(job, metrics=published))
+        try_metrics(plan, metrics=[one.metric for one in scores])
         store = open_store(str(folder / "quantrig.db"))
         stack.callback(store.close)
         try:

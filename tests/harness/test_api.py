@@ -156,6 +156,16 @@ def test_data_without_labels_still_compares_outputs(quantizer: harness.Quantizer
         quantizer.validate([{"x": x}], target="stand-in", metrics=["accuracy_top1"])
 
 
+def test_a_function_that_gives_nan_is_told_before_a_board_is_asked(
+    quantizer: harness.Quantizer, x: Images, truth: Truth
+) -> None:
+    def lost(scores: Images, labels: Truth) -> float:
+        return float("nan") * float(scores[0, labels[0]])
+
+    with pytest.raises(UserError, match=r"^metric lost: it returned nan for all \d+ samples of Floating-Point on this"):
+        quantizer.validate([(x, truth)], target="stand-in", metrics=[lost])
+
+
 def test_a_metric_of_a_module_means_the_same_here_and_there(
     quantizer: harness.Quantizer, tmp_path: Path, x: Images, truth: Truth
 ) -> None:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 
 from harness.errors import UserError
 from harness.job import parse_job
+from harness.judge.metrics import own_metric
 from harness.runs.engine import start
 from harness.runs.interrupt import Interrupted
 from harness.runs.plan import Plan, make_plan
@@ -79,9 +80,9 @@ def zeros(count: int, **others: int) -> np.ndarray[tuple[int], np.dtype[np.int64
 
 def test_a_value_that_is_no_number_names_function_sample_and_value(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "metrics: ['own:odd']\n", zeros(30, at29=7))
-    with pytest.raises(
-        UserError, match=r"job\.yaml: metric own:odd: it returned inf for sample '29' of Floating-Point"
-    ):
+    with pytest.raises(UserError, match=r"^metric f: it returned nan for all 30 samples"):
+        try_metrics(plan, metrics=[own_metric("f", lambda _outputs, _labels: np.nan)])
+    with pytest.raises(UserError, match=r"^metric own:odd: it returned inf for sample '29' of Floating-Point"):
         try_metrics(plan)
 
 
