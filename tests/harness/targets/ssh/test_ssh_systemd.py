@@ -87,6 +87,14 @@ def test_the_agent_serves_falls_back_and_goes(
     assert (unit("User"), unit("DynamicUser")) == ("root", "no")
     assert "CapEff:\t0000000000000000" in say(f"cat /proc/{unit('MainPID')}/status")
     assert say("cat /sys/fs/cgroup/devices/system.slice/quantrig-agent.service/devices.list") == "a *:* rwm"
+    # of a Pi's clocks the files can be written, and nothing else of the kernel's
+    assert provisioned(replace(wishing, board="raspberry-pi-5")).changed
+    seen = say(f"nsenter -t {unit('MainPID')} -m findmnt -rn -o TARGET,VFS-OPTIONS")
+    options = {line.split()[0]: line.split()[1].split(",") for line in seen.splitlines() if line.startswith("/sys")}
+    assert "ro" in options["/sys"]
+    assert "rw" in options["/sys/devices/system/cpu"]
+    assert "*:*" not in say("cat /sys/fs/cgroup/devices/system.slice/quantrig-agent.service/devices.list").split()
+
     assert provisioned(board).changed
     assert unit("DynamicUser") == "yes"
     assert not provisioned(board).changed
