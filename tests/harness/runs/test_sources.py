@@ -9,7 +9,8 @@ import pytest
 
 from harness.data.functions import import_function
 from harness.job import parse_job
-from harness.record.run import SourceFile
+from harness.record.run import FunctionRecord, RunRecord, SourceFile
+from harness.runs.judging import edited
 from harness.runs.sources import function_files, function_records
 
 
@@ -93,3 +94,13 @@ def test_records_have_the_digests_of_the_files_as_they_are(tmp_path: Path, edite
     path = tmp_path / edited
     path.write_text(path.read_text() + "# later\n")
     assert function_records(job) != before
+
+
+def test_a_file_that_changed_while_the_run_went_on_is_a_note() -> None:
+    then = (FunctionRecord("own:f", (SourceFile("own.py", "a" * 64), SourceFile("help.py", "b" * 64))),)
+    now = (FunctionRecord("own:f", (SourceFile("own.py", "a" * 64), SourceFile("help.py", "c" * 64))),)
+    record = RunRecord("r-1", "j", {}, "", "quick", "validation", 1, 1, "", None, {}, (), functions=now)
+    (note,) = edited(then, record)
+    assert note.startswith("help.py changed while the run went on")
+    assert "quantrig resume r-1" in note
+    assert edited(now, record) == ()
