@@ -284,13 +284,13 @@ def test_row_16_a_child_has_a_fixed_environment(start_agent: StartAgent) -> None
         assert not inodes & {row[9] for row in rows}
 
 
-@pytest.mark.parametrize("kind", ["cgroup-v2", "cgroup-v1", "rlimit"])
+@pytest.mark.parametrize("kind", ["cgroup-v2", "cgroup-v1", "rlimit", "rlimit-data"])
 def test_row_19_a_memory_bomb_ends_its_child_only(start_agent: StartAgent, kind: str) -> None:
     try:
         choose_limiter(kind)
     except ValueError as unavailable:
         pytest.skip(str(unavailable))
-    size_mb = 1800 if kind == "rlimit" else 700  # address space: a runtime's libraries and threads reserve much
+    size_mb = 1800 if kind.startswith("rlimit") else 700  # address space: a runtime's libraries and threads reserve much
     agent = start_agent("--memory-limit", kind, "--child-memory-mb", str(size_mb))
     policy = agent.stub.Describe(pb.DescribeRequest(), timeout=120).policy
     assert (policy.memory_limit_kind, policy.child_memory_bytes) == (kind, size_mb << 20)
@@ -298,7 +298,7 @@ def test_row_19_a_memory_bomb_ends_its_child_only(start_agent: StartAgent, kind:
     (got,) = agent.infer(ready.network_id, [{"shape": np.array([1000, 1000])}])
     assert got["y"] == 1e6
     code, text = failure(lambda: agent.infer(ready.network_id, [{"shape": np.array([1 << 15, 1 << 15])}]))  # 4 GiB
-    if kind == "rlimit":
+    if kind.startswith("rlimit"):
         assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "more than the memory limit of its process" in text
     else:
