@@ -290,7 +290,8 @@ def test_row_19_a_memory_bomb_ends_its_child_only(start_agent: StartAgent, kind:
         choose_limiter(kind)
     except ValueError as unavailable:
         pytest.skip(str(unavailable))
-    size_mb = 1800 if kind.startswith("rlimit") else 700  # address space: a runtime's libraries and threads reserve much
+    # Address space: a runtime's libraries and threads reserve much.
+    size_mb = 1800 if kind.startswith("rlimit") else 700
     agent = start_agent("--memory-limit", kind, "--child-memory-mb", str(size_mb))
     policy = agent.stub.Describe(pb.DescribeRequest(), timeout=120).policy
     assert (policy.memory_limit_kind, policy.child_memory_bytes) == (kind, size_mb << 20)
