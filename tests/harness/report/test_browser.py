@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,7 @@ from harness.evidence.page import decision_html
 from harness.evidence.policy import parse_policy
 from harness.history.night import conclude
 from harness.history.publish import publish_night
+from harness.record.gates import Outcome
 from harness.record.run import RunRecord
 from harness.report.page import report_html
 from harness.store import open_store
@@ -119,6 +121,28 @@ def test_it_prints_on_a4_with_every_target_and_no_row_cut(
         assert section in everything, number
     shipped = record.targets[-1].shipments[0].digest
     assert everything.count(shipped) >= 2
+
+
+def test_on_paper_no_heading_stands_without_what_it_announces(
+    browser: Browser, run_record: RunRecord, tmp_path: Path
+) -> None:
+    if shutil.which("pdftotext") is None:
+        pytest.skip("pdftotext (poppler) is not installed")
+    full, pdf = made_runs.full_run(run_record), tmp_path / "report.pdf"
+    page = browser.new_page()
+    for count in (22, 26, 28):  # rows above the comparison: it is pushed down the first sheet and over its foot
+        gates = tuple(made_runs.gate("this-machine", f"gate_{i}", Outcome.FAIL) for i in range(count))
+        path = tmp_path / f"{count}.html"
+        path.write_text(report_html(replace(full, gates=gates)), encoding="utf-8")
+        page.goto(path.as_uri())
+        page.pdf(path=str(pdf), prefer_css_page_size=True)
+        told = subprocess.run(["pdftotext", "-layout", str(pdf), "-"], capture_output=True, text=True, check=True)
+        sheets = [[line.strip() for line in sheet.splitlines() if line.strip()] for sheet in told.stdout.split("\f")]
+        headings = set(page.locator("h2, h3, h4, caption").all_inner_texts())
+        assert [sheet[-1] for sheet in sheets if sheet and sheet[-1] in headings] == []
+        (with_heading,) = (sheet for sheet in sheets if "Comparison" in sheet)
+        assert any(line.startswith("Difference: Quantized minus") for line in with_heading), count
+    page.close()
 
 
 def test_the_decision_page_of_a_release_is_as_good(browser: Browser, run_record: RunRecord, tmp_path: Path) -> None:
