@@ -53,10 +53,12 @@ def test_nights_are_quiet_until_something_happens_and_go_on_after_a_signal(tmp_p
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     log = wait_for_log(tmp_path / "nightly", began)
+    began.send_signal(signal.SIGSTOP)  # else it may be over before the other one asks
     busy = quantrig("nightly", str(plan), cwd=tmp_path)
     assert busy.returncode == 2
     assert busy.stderr.startswith("error: a night of 'lab' is still running")
     began.send_signal(signal.SIGTERM)
+    began.send_signal(signal.SIGCONT)
     out, err = began.communicate(timeout=120)
     assert began.returncode == 130, (out, err)
     assert err == f"error: interrupted; `quantrig nightly --resume {plan}` goes on from here\n"
