@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from harness.history.compare import Comparison
     from harness.store.nights import Alarm, Nights
 
+#: So many skipped records are named.
+_NAMED = 3
+
 history_app = typer.Typer(
     help="Series over the nights with their steps and alarms; `ack` marks alarms as looked at.",
     invoke_without_command=True,
@@ -25,7 +28,9 @@ history_app = typer.Typer(
 @history_app.callback()
 def history(
     context: typer.Context,
-    plan: Annotated[str | None, typer.Option("--plan", help="Only this plan's nights.", metavar="NAME")] = None,
+    plan: Annotated[
+        str | None, typer.Option("--plan", help="Only this plan's nights, by its own `metrics`.", metavar="NAME")
+    ] = None,
     job: Annotated[str | None, typer.Option("--job", help="Only this job's series.")] = None,
     target: Annotated[str | None, typer.Option("--target", help="Only this target's series.")] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="Only this metric, followed or not.")] = None,
@@ -39,7 +44,7 @@ def history(
         return ExitCode.GOOD
     if every_run and plan is not None:
         raise UserError("--all takes every run, --plan those of one plan's nights; leave one of them out")
-    from harness.history.analysis import look, series_of
+    from harness.history.analysis import look, series_of, series_of_plans
     from harness.store import open_store
     from harness.store.nights import Nights
 
@@ -47,16 +52,17 @@ def history(
     try:
         nights = Nights(opened)
         found = _nights(nights, plan, limit, every_run=every_run)
-        series = [
-            one
-            for one in series_of(nights, found, None if metric is None else (metric,))
-            if job in {None, one.key.job} and target in {None, one.key.target}
-        ]
+        if metric is None and found is not None:
+            followed = series_of_plans(nights, found)
+        else:
+            followed = series_of(nights, found, None if metric is None else (metric,))
+        series = [one for one in followed if job in {None, one.key.job} and target in {None, one.key.target}]
         insight = look(series)
         keys = {one.key for one in series}
         alarms = [one for one in nights.alarms(plan) if _key(one) in keys]
     finally:
         opened.close()
+    _say_skipped(nights)
     if as_json:
         typer.echo(json.dumps(_history_json(insight, alarms), indent=2))
     else:
@@ -112,9 +118,11 @@ def compare(
     opened = open_store(store)
     try:
         runs = [opened.run(one) for one in (old, new)]
-        found = compare_runs(Nights(opened), runs[0].run_id, runs[1].run_id)
+        nights = Nights(opened)
+        found = compare_runs(nights, runs[0].run_id, runs[1].run_id)
     finally:
         opened.close()
+    _say_skipped(nights)
     if not found.rows:
         raise UserError(
             f"{runs[0].run_id} and {runs[1].run_id} have no figure in common: no target of that name finished in both"
@@ -124,6 +132,19 @@ def compare(
     else:
         _print_comparison(runs[0].run_id, runs[1].run_id, found, everything=everything)
     return ExitCode.GOOD
+
+
+def _say_skipped(nights: Nights) -> None:
+    """One line where a record could not be read: the run's figures are there, what they depended on is not."""
+    skipped = nights.unreadable
+    if skipped:
+        from harness.report.text import plain
+
+        few = ", ".join(f"run {run} on {target}" for run, target in skipped[:_NAMED])
+        more = f" and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
+        what = "1 record was" if len(skipped) == 1 else f"{len(skipped)} records were"
+        remedy = "another version of quantrig may read what these figures depended on"
+        typer.echo(plain(f"{what} skipped, which this version cannot read: {few}{more}; {remedy}"), err=True)
 
 
 def _nights(nights: Nights, plan: str | None, limit: int, *, every_run: bool) -> list[Any] | None:

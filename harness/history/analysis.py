@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.history.changes import Change, MachineChange, Shared, Story, machine_changes, shared, tell
 from harness.history.environment import environment
-from harness.history.series import Series, gather
+from harness.history.series import Key, Series, gather
 from harness.store.nights import Night, Nights
 
 
@@ -24,6 +24,10 @@ class Insight:
         """All steps, the newest first."""
         found = [change for story in self.stories for change in story.changes]
         return tuple(sorted(found, key=lambda one: (one.first.started, one.key), reverse=True))
+
+
+#: Of a night's details: the series that its plan names, None: the usual ones. Nights of older versions kept none.
+METRICS = "metrics"
 
 
 def runs_of(night: Night) -> list[str]:
@@ -51,6 +55,23 @@ def series_of(
     for place, record in nights.records([run for run in runs if run not in known]).items():
         surroundings[place] = environment(record)
     return gather(kept, surroundings, night_of, metrics)
+
+
+def series_of_plans(nights: Nights, of_nights: Sequence[Night]) -> tuple[Series, ...]:
+    """Series as the plans of these nights follow them, each by its newest night; of several plans all that any follows.
+
+    Args:
+        nights: where they are kept.
+        of_nights: in any order.
+    """
+    by_plan = {one.plan: one.details.get(METRICS) for one in sorted(of_nights, key=lambda one: one.started)}
+    named = tuple(dict.fromkeys(name for metrics in by_plan.values() for name in metrics or ()))
+    followed: dict[Key, Series] = {}
+    if None in by_plan.values():
+        followed |= {one.key: one for one in series_of(nights, of_nights)}
+    if named:
+        followed |= {one.key: one for one in series_of(nights, of_nights, named)}
+    return tuple(followed[key] for key in sorted(followed))
 
 
 def look(series: Sequence[Series]) -> Insight:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from harness.errors import ExitCode, QuantrigError, UserError
 from harness.history.alarms import update_alarms
-from harness.history.analysis import look, runs_of, series_of
+from harness.history.analysis import METRICS, look, runs_of, series_of
 from harness.history.environment import environment
 from harness.history.gates import KEY, open_gates
 from harness.history.log import NightLog
@@ -194,6 +194,7 @@ def conclude(plan: NightPlan, nights: Nights, night: Night) -> Tonight:
     if "inconclusive" not in plan.fail_on:
         codes = [code for code in codes if code is not ExitCode.INCONCLUSIVE]
     code = worst(codes)
+    night.details[METRICS] = _metrics(plan)  # a night that goes on ends with the plan as it is now
     night.details["code"] = int(code)
     night.details["new"] = sum(one.alarm.state == "new" for one in told)
     return Tonight(night, insight, tuple(told), code, plan.out / night.night_id, before[0] if before else None)
@@ -222,8 +223,12 @@ def _new_night(plan: NightPlan) -> Night:
             }
         )  # fmt: skip
     night_id = f"{now:%Y%m%d-%H%M%S}-{plan.name}"
-    details = {"plan_path": str(plan.path), "out": str(plan.out), "entries": entries}
+    details = {"plan_path": str(plan.path), "out": str(plan.out), METRICS: _metrics(plan), "entries": entries}
     return Night(night_id, plan.name, "running", now.isoformat(timespec="seconds"), None, details)
+
+
+def _metrics(plan: NightPlan) -> list[str] | None:
+    return None if plan.metrics is None else list(plan.metrics)
 
 
 def _interrupted_night(plan: NightPlan, nights: Nights) -> Night:

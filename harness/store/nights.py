@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -74,6 +73,7 @@ class Nights:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._unreadable: dict[tuple[str, str], None] = {}
 
     # -- nights -------------------------------------------------------------------------------------------------------
 
@@ -118,7 +118,7 @@ class Nights:
             }
 
     def records(self, runs: Collection[str]) -> dict[tuple[str, str], TargetRecord]:
-        """(run, target) → its record without blocks; one that this version cannot read is left out.
+        """(run, target) → its record without blocks; one that this version cannot read is left out, see `unreadable`.
 
         A store holds years of runs: one record of another format must not end every night after it.
         """
@@ -126,9 +126,16 @@ class Nights:
         with self._store._sessions() as session:
             for batch in _batches(runs):
                 for row in session.scalars(select(TargetRow).where(TargetRow.run_id.in_(batch))):
-                    with suppress(ValidationError):
+                    try:
                         found[row.run_id, row.name] = _TARGET.validate_python(row.details)
+                    except ValidationError:
+                        self._unreadable[row.run_id, row.name] = None
         return found
+
+    @property
+    def unreadable(self) -> tuple[tuple[str, str], ...]:
+        """(run, target) of the records that `records` had to leave out so far, each once."""
+        return tuple(self._unreadable)
 
     # -- figures ------------------------------------------------------------------------------------------------------
 

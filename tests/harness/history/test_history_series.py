@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -11,13 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.history.analysis import series_of
+from harness.history.analysis import series_of, series_of_plans
 from harness.history.compare import compare_runs
+from harness.history.night import conclude
 from harness.judge.baseline import mover
 from harness.judge.statistics import wilson
 from harness.store import open_store
 from harness.store.nights import Nights
-from tests.harness.history.made_nights import accuracy, latency, make_night
+from tests.harness.history.made_nights import accuracy, latency, make_night, make_plan_file
+from tests.warm import process as warm
 
 
 def test_mover_is_newcombes_interval_of_two_proportions() -> None:
@@ -83,6 +87,38 @@ def test_a_record_that_this_version_cannot_read_ends_no_history(tmp_path: Path) 
         )
         assert changed.rowcount == 1
     store = open_store(str(path))
-    (series,) = series_of(Nights(store), None)
+    nights = Nights(store)
+    (series,) = series_of(nights, None)
     assert len(series.points) == 2
+    assert nights.unreadable == ((series.points[0].run_id, "pi"),)
     store.close()
+    told = warm.quantrig("history", "--store", str(path), cwd=tmp_path, env=dict(os.environ))
+    assert told.returncode == 0
+    assert "latency_p50_ms" in told.stdout
+    assert told.stderr.splitlines() == [
+        f"1 record was skipped, which this version cannot read: run {series.points[0].run_id} on pi; "
+        "another version of quantrig may read what these figures depended on"
+    ]
+
+
+def test_a_plan_is_shown_with_the_series_it_follows(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "s.db"))
+    rows = [latency("pi", 1.0, 0.005), accuracy("pi", 0.9), replace(latency("pi", 1.2, 0.005), metric="latency_p95_ms")]
+    own = make_plan_file(tmp_path / "own", "metrics: [latency_p95_ms]\n")
+    nights = Nights(store)
+    made = [make_night(store, number, {"job": rows}, lambda _: {}) for number in range(2)]
+
+    def names() -> list[str]:
+        return [one.key.metric for one in series_of_plans(nights, nights.nights())]
+
+    assert names() == ["accuracy_top1", "latency_p50_ms"]  # a night of an older version, which kept no metrics
+    nights.save(conclude(own, nights, made[-1]).night)
+    assert nights.nights()[0].details["metrics"] == ["latency_p95_ms"]
+    assert names() == ["latency_p95_ms"]
+    make_night(store, 2, {"job": rows}, lambda _: {}, plan="other")
+    assert names() == ["accuracy_top1", "latency_p50_ms", "latency_p95_ms"]  # what any of the plans follows
+    store.close()
+    told = warm.quantrig(
+        "history", "--plan", own.name, "--json", "--store", str(tmp_path / "s.db"), cwd=tmp_path, env=dict(os.environ)
+    )
+    assert [one["metric"] for one in json.loads(told.stdout)["series"]] == ["latency_p95_ms"]
