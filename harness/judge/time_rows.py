@@ -43,7 +43,7 @@ _TAIL_RATIOS = (("latency_p95_speedup", 0.95), ("latency_p99_speedup", 0.99))
 RATIO_ROWS = (("speedup", "x"), *((name, "x") for name, _ in _TAIL_RATIOS))
 
 #: From here on the bootstrap over rounds covers what it says: 94.8 % of 40, 91.8 % of 20 (docs/statistics.md).
-_OPINION_ROUNDS = 40
+OPINION_ROUNDS = 40
 #: Of records that do not tell their rule: settled when half the interval, on the logarithm, is no wider than this.
 _SETTLED_HALF_WIDTH = 0.02
 
@@ -196,5 +196,5 @@ def _settled(ratio: GeometricMean, blocks: Sequence[BlockRecord], rule: Stopping
 
 
 def _second_opinion(ratios: Sequence[float]) -> str:
-    found = bca_geometric_mean(ratios) if len(ratios) >= _OPINION_ROUNDS else None
+    found = bca_geometric_mean(ratios) if len(ratios) >= OPINION_ROUNDS else None
     return "" if found is None else f"BCa bootstrap: {found.low:.4g} to {found.high:.4g}"
