@@ -57,7 +57,7 @@ def history(
         else:
             followed = series_of(nights, found, None if metric is None else (metric,))
         series = [one for one in followed if job in {None, one.key.job} and target in {None, one.key.target}]
-        insight = look(series)
+        insight = look(series, nights)
         keys = {one.key for one in series}
         alarms = [one for one in nights.alarms(plan) if _key(one) in keys]
     finally:
@@ -193,6 +193,7 @@ def _story_json(story: Story) -> dict[str, Any]:
         ],
         "noise": story.found.noise.tau,
         "suspected": story.suspected,
+        "suspected_how": None if story.sure is None else story.sure.how,
     }  # fmt: skip
 
 
@@ -201,7 +202,7 @@ def _print(insight: Insight, alarms: list[Alarm]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from harness.history.chart import change_text
+    from harness.history.chart import change_text, size_text
     from harness.report.text import plain, value_text
 
     if not insight.stories:
@@ -225,7 +226,8 @@ def _print(insight: Insight, alarms: list[Alarm]) -> None:
         step = story.changes[-1] if story.changes else None
         words = "" if step is None else f"{change_text(step)} since {step.first.started[:10]}"
         if story.suspected is not None:
-            words = f"{words}; last night departs".lstrip("; ")
+            size = size_text(story.suspected, series.unit, series.key.metric, relative=series.logarithmic)
+            words = f"{words}; suspected: {size} on the last night alone".lstrip("; ")
         cells = (
             figure, str(len(series.points)), value_text(last.value, series.unit, series.key.metric), words,
         )  # fmt: skip

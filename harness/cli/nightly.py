@@ -76,8 +76,9 @@ def _tell(tonight: Tonight, *, verbose: bool, undecided: bool) -> None:
         nights = {one.change.first.night for one in tonight.new}
         lines += [one.sentence for one in tonight.insight.shared if one.night in nights]
     lines += [machine_line(one) for one in tonight.insight.machine if one.point.night == tonight.night.night_id]
+    suspected = [story for story in tonight.insight.stories if story.suspected is not None]
+    lines += [suspect_line(story) for story in (suspected if verbose else tonight.departed)]
     if verbose:
-        lines += [suspect_line(story) for story in tonight.insight.stories if story.suspected is not None]
         lines.append(outcome(tonight))
     for line in lines:
         typer.echo(line)

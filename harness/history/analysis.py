@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from harness.history.changes import Change, MachineChange, Shared, Story, machine_changes, shared, tell
+from harness.history.departure import samples_in
 from harness.history.environment import environment
 from harness.history.series import Key, Series, gather
 from harness.store.nights import Night, Nights
@@ -74,8 +75,14 @@ def series_of_plans(nights: Nights, of_nights: Sequence[Night]) -> tuple[Series,
     return tuple(followed[key] for key in sorted(followed))
 
 
-def look(series: Sequence[Series]) -> Insight:
-    """All that is found in these series."""
-    stories = tuple(tell(one) for one in series)
+def look(series: Sequence[Series], nights: Nights | None = None) -> Insight:
+    """All that is found in these series.
+
+    Args:
+        series: one or many.
+        nights: where their runs are kept, whose samples tell what one night alone lost; None: not asked.
+    """
+    samples = None if nights is None else samples_in(nights)
+    stories = tuple(tell(one, samples) for one in series)
     changes = [change for story in stories for change in story.changes]
     return Insight(stories, machine_changes(stories), shared(changes))

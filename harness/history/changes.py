@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.history.departure import Departure, SamplesOf, find_departure
 from harness.history.environment import OF_MACHINE, Cause, Difference, differences
 from harness.history.series import Key, Point, Series
 from harness.history.steps import Found, Step, find_steps
@@ -70,15 +71,21 @@ class Change:
     @property
     def attribution(self) -> str:
         """Whose doing it is, in one line."""
-        listed = ", ".join(str(one) for one in self.causes[:4]) + (", …" if len(self.causes) > 4 else "")
-        if self.mixed:
-            return f"the machine changed here, and more besides, so they cannot be told apart: {listed}"
-        if self.of_machine:
-            return f"the machine changed here: {listed}"
-        if self.causes:
-            whose = " and ".join(dict.fromkeys(one.cause.value for one in self.causes))
-            return f"{whose} changed here: {listed}"
-        return "nothing that is recorded changed here"
+        return attributed(self.causes)
+
+
+def attributed(causes: Sequence[Difference]) -> str:
+    """Whose doing it is that these fields changed, in one line."""
+    listed = ", ".join(str(one) for one in causes[:4]) + (", …" if len(causes) > 4 else "")
+    machine = [one for one in causes if one.cause in OF_MACHINE]
+    if machine and len(machine) < len(causes):
+        return f"the machine changed here, and more besides, so they cannot be told apart: {listed}"
+    if machine:
+        return f"the machine changed here: {listed}"
+    if causes:
+        whose = " and ".join(dict.fromkeys(one.cause.value for one in causes))
+        return f"{whose} changed here: {listed}"
+    return "nothing that is recorded changed here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +111,26 @@ class MachineChange:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One series with all that was found in it."""
+    """One series with all that was found in it; `sure`: its last night departs and no noise explains it."""
 
     series: Series
     found: Found
     changes: tuple[Change, ...]
     regimes: tuple[int, ...]
+    sure: Departure | None = None
 
     @property
     def suspected(self) -> float | None:
         """Departure of the last night alone: ratio less one, or difference; None where there is none."""
-        if self.found.suspected is None:
+        change = self.found.suspected if self.sure is None else self.sure.change
+        if change is None:
             return None
-        return math.expm1(self.found.suspected) if self.series.logarithmic else self.found.suspected
+        return math.expm1(change) if self.series.logarithmic else change
+
+    @property
+    def worse(self) -> bool:
+        """Whether what is suspected is what nobody wants."""
+        return self.suspected is not None and (self.suspected > 0) == less_is_better(self.series.key.metric)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +158,18 @@ class Shared:
         return f"{where}: a shared cause is likely, and none is recorded"
 
 
-def tell(series: Series) -> Story:
-    """Steps of a series, each with its causes."""
+def tell(series: Series, samples: SamplesOf | None = None) -> Story:
+    """Steps of a series, each with its causes, and whether its last night departs.
+
+    Args:
+        series: its nights.
+        samples: where what each sample contributed is kept; None: nowhere.
+    """
     regimes, moved = _regimes(series.points)
     found = find_steps(series.values, series.errors, regimes, least_change=series.least_change)
     changes = tuple(_change(series, found, step, moved) for step in found.steps)
-    return Story(series, found, changes, tuple(regimes))
+    causes = moved.get(len(series.points) - 1, ())
+    return Story(series, found, changes, tuple(regimes), find_departure(series, found.levels, causes, samples))
 
 
 def machine_changes(stories: Sequence[Story]) -> tuple[MachineChange, ...]:
@@ -272,6 +292,7 @@ __all__ = [
     "MachineChange",
     "Shared",
     "Story",
+    "attributed",
     "machine_changes",
     "shared",
     "tell",

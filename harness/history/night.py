@@ -183,7 +183,7 @@ def _begun(store: Store, run_id: str) -> bool:
 def conclude(plan: NightPlan, nights: Nights, night: Night) -> Tonight:
     """Find what changed up to this night and bring the alarms to it; the night itself is not saved."""
     before = [one for one in nights.nights(plan.name, plan.look_back) if one.night_id != night.night_id]
-    insight = look(series_of(nights, [night, *before], plan.metrics))
+    insight = look(series_of(nights, [night, *before], plan.metrics), nights)
     told = update_alarms(nights, plan.name, night.night_id, _now(), insight.stories)
     codes = [ExitCode(entry.get("code", ExitCode.GOOD)) for entry in night.details["entries"]]
     new = [one.change for one in told if one.alarm.state == "new" and one.change.worse]

@@ -59,7 +59,7 @@ def night_html(plan: NightPlan, tonight: Tonight, last: Sequence[Night]) -> str:
         started=text.instant(tonight.night.started),
         elapsed=text.elapsed(tonight.night.started, tonight.night.finished),
         outcome=outcome(tonight),
-        good=tonight.code is ExitCode.GOOD and not tonight.new,
+        good=tonight.code is ExitCode.GOOD and not tonight.new and not any(one.worse for one in tonight.departed),
         new=[_row(one) for one in told if one.alarm.state == "new"],
         known=[_row(one) for one in told if one.alarm.state == "seen"],
         acknowledged=[_row(one) for one in told if one.alarm.state == "acknowledged"],
@@ -97,6 +97,9 @@ def outcome(tonight: Tonight) -> str:
         parts.append(f"{count}, {len(worse)} for the worse{of_machine}")
     else:
         parts.append(f"Nothing new in {len(tonight.insight.stories)} series")
+    if departed := tonight.departed:
+        worse_ones = sum(one.worse for one in departed)
+        parts.append(f"{len(departed)} suspected on this night alone, {worse_ones} for the worse")
     if asked := gates_text(gates_of(tonight.entries)):
         parts.append(asked)
     failed = [entry for entry in tonight.entries if entry["outcome"] == "failed"]

@@ -47,7 +47,8 @@ def night_json(tonight: Tonight) -> dict[str, Any]:
         "changes": [_told(one) for one in _newest_first(tonight.told)],
         "suspected": [
             {"job": s.series.key.job, "target": s.series.key.target, "network": s.series.key.network,
-             "metric": s.series.key.metric, "change": s.suspected, "relative": s.series.logarithmic}
+             "metric": s.series.key.metric, "change": s.suspected, "relative": s.series.logarithmic,
+             "worse": s.worse, "how": None if s.sure is None else s.sure.how}
             for s in tonight.insight.stories if s.suspected is not None
         ],
         "machine_changes": [

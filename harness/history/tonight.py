@@ -9,6 +9,7 @@ from typing import Any
 from harness.errors import ExitCode
 from harness.history.alarms import Told
 from harness.history.analysis import Insight
+from harness.history.changes import Story
 from harness.store.nights import Night
 
 #: Outcome of an entry that the night had no time for.
@@ -40,6 +41,12 @@ class Tonight:
         """What ran: job, targets, run_id, outcome, error, code, statuses, gates that did not pass."""
         entries: list[dict[str, Any]] = self.night.details["entries"]
         return entries
+
+    @property
+    def departed(self) -> list[Story]:
+        """The series whose figure of tonight departs for certain: counted figures, suspected steps."""
+        here = self.night.night_id
+        return [one for one in self.insight.stories if one.sure is not None and one.sure.new.night == here]
 
     @property
     def new(self) -> list[Told]:

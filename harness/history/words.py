@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.history.alarms import Told
-from harness.history.changes import Change, MachineChange, Story
+from harness.history.changes import Change, MachineChange, Story, attributed
 from harness.history.chart import change_text, size_text
 from harness.report.text import TIMES, significant, value_text
 
@@ -55,7 +55,13 @@ def suspect_line(story: Story) -> str:
     series = story.series
     assert story.suspected is not None
     size = size_text(story.suspected, series.unit, series.key.metric, relative=series.logarithmic)
-    return f"{series.key}: {size} on the last night alone; the next night tells whether it stays"
+    if story.sure is None:
+        return f"{series.key}: {size} on the last night alone; the next night tells whether it stays"
+    old, new = (value_text(point.value, series.unit, series.key.metric) for point in (story.sure.old, story.sure.new))
+    return (
+        f"{series.key}: suspected step of {size} ({'worse' if story.worse else 'better'}), {old} → {new}, on the last "
+        f"night alone: {story.sure.how}; {attributed(story.sure.causes)}; the next night tells whether it stays"
+    )
 
 
 def machine_line(change: MachineChange) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -97,6 +98,14 @@ class Nights:
                 Night(row.night_id, row.plan, row.status, row.started, row.finished, row.details)
                 for row in session.scalars(query.limit(limit))
             ]
+
+    def folder(self, run_id: str) -> Path:
+        """Of a run, as it was when the run began.
+
+        Raises:
+            UserError: no such run.
+        """
+        return self._store.run(run_id).out
 
     # -- what figures depended on -------------------------------------------------------------------------------------
 

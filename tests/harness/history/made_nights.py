@@ -43,17 +43,16 @@ def make_night(
     figures: Mapping[str, list[Figure]],
     around: Callable[[str], Mapping[str, str]],
     plan: str = PLAN,
+    out: Path = Path("out"),
 ) -> Night:
-    """One night: a run a job, whose figures are given by job; `around`: target → surroundings."""
+    """One night: a run a job, whose figures are given by job; `around`: target → surroundings; `out`: of its runs."""
     nights = Nights(store)
     began = FIRST + timedelta(days=number)
     entries: list[dict[str, object]] = []
     for job, rows in figures.items():
         run_id = f"{began:%Y%m%d-%H%M%S}-{job}"
         targets = sorted({row.target for row in rows})
-        store.create_run(
-            run_id, job_name=job, started=began.isoformat(), out=Path("out"), model_digest="0" * 64, request={}
-        )
+        store.create_run(run_id, job_name=job, started=began.isoformat(), out=out, model_digest="0" * 64, request={})
         for target in targets:
             store.save_target(run_id, TargetRecord(target, "generic", "cpu", "local", Source.MEASURED, "done"))
             nights.save_surroundings(run_id, target, around(target))
