@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,9 +48,10 @@ def night(store: Store, number: int, wrong: set[int], folder: Path, prefix: str 
 def keep(store: Store, made: Night, wrong: set[int], prefix: str) -> None:
     """The file as docs/metrics.md describes it, written without the product's help."""
     run = made.details["entries"][0]["run_id"]
-    buffer = io.BytesIO()
     rank = np.array([int(i in wrong) for i in range(N)])
-    np.savez(buffer, **{"ids": np.array([f"{prefix}{i}" for i in range(N)]), "accuracy_top1/rank": rank})
+    arrays: dict[str, Any] = {"ids": np.array([f"{prefix}{i}" for i in range(N)]), "accuracy_top1/rank": rank}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
     path = store.run(run).out / "samples" / "pi.Quantized.npz"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(buffer.getvalue())
@@ -132,10 +134,10 @@ def test_without_kept_samples_a_counted_figure_that_never_moved_is_told_when_it_
 
 
 def test_where_the_machine_changed_too_it_is_said_so(store: Store) -> None:
-    made = [
-        make_night(store, i, {"digits": [accuracy("pi", v, N)]}, lambda _, i=i: {"machine.os": f"Linux 6.{i // 3}"})
-        for i, v in enumerate([0.95, 0.95, 0.95, 0.74])
-    ]
+    made = []
+    for number, value in enumerate([0.95, 0.95, 0.95, 0.74]):
+        around = {"machine.os": f"Linux 6.{number // 3}"}
+        made.append(make_night(store, number, {"digits": [accuracy("pi", value, N)]}, {"pi": around}.__getitem__))
     told = seen(store, made).sure
     assert told is not None
     assert [str(one) for one in told.causes] == ["os Linux 6.0 → Linux 6.1"]
