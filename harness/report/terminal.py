@@ -1,8 +1,15 @@
-"""Verdict and headline table on a terminal: one line a target where there is room, one line a network where not."""
+"""Verdict and headline table on a terminal: one line a target where there is room, else one line a network.
+
+Where even that has no room (long names of boards, long intervals), each board has a heading and a line a figure: a
+figure's title may be folded, the name of a board never.
+"""
 
 from __future__ import annotations
 
+import re
+
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.padding import Padding
@@ -14,6 +21,8 @@ from harness.report.headline import Cell, Column, Row
 from harness.report.table import Table, build_table
 from harness.report.text import MISSING
 
+#: No heading of the narrow table is broken into shorter lines.
+_TITLE = 14
 #: Columns to measure the wide table in: more than any terminal has.
 _ENDLESS = 10_000
 _OUTCOME_STYLE = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
@@ -29,9 +38,12 @@ def render_terminal(record: RunRecord, console: Console) -> None:
     if table.gates:
         _print_gates(table, console)
     if table.rows:
-        wide = _wide(table)
-        fits = Measurement.get(console, console.options.update(max_width=_ENDLESS), wide).maximum <= console.width
-        console.print(wide if fits else _narrow(table))
+        for grid in (_wide(table), _narrow(table)):
+            if Measurement.get(console, console.options.update(max_width=_ENDLESS), grid).maximum <= console.width:
+                console.print(grid)
+                break
+        else:
+            _print_listed(table, console)
     for note in table.notes:
         console.print(Padding(Text(note.line, style="dim"), (0, 0, 0, 2)))
 
@@ -45,13 +57,19 @@ def _print_gates(table: Table, console: Console) -> None:
     console.print(Text(f"verdict: {table.verdict.text}", style="bold"))
     grid = Grid.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
-    # a setting of a sweep has a long name: it is folded before the words beside it are
-    grid.add_column(overflow="fold", max_width=max(12, console.width // 3))
+    # a setting of a sweep has a long name: it stands above the words, not in a column beside them
+    beside = all(cell_len(row.target) <= max(12, console.width // 3) for row in table.gates)
+    if beside:
+        grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for row in table.gates:
         said = "; ".join(text for text in (row.evidence, row.detail) if text != MISSING and text)
         words = Text.assemble(row.claim, *(("\n", (said, "dim")) if said else ()))
-        grid.add_row(Text(row.outcome, style=_OUTCOME_STYLE.get(row.outcome, "")), Text(row.target), words)
+        outcome = Text(row.outcome, style=_OUTCOME_STYLE.get(row.outcome, ""))
+        if beside:
+            grid.add_row(outcome, Text(row.target), words)
+        else:
+            grid.add_row(outcome, Text.assemble(row.target, "\n", words))
     console.print(Padding(grid, (0, 0, 0, 2)))
     console.print()
 
@@ -87,7 +105,8 @@ def _narrow(table: Table) -> Grid:
     grid = _grid()
     grid.add_column("target", overflow="fold")
     grid.add_column("network", no_wrap=True)
-    grid.add_column(Text(table.metric), justify="right", no_wrap=True)
+    widest = max(cell_len(text) for row in table.rows for key in _ACCURACY for text in _lines(row.cells[key]))
+    grid.add_column(Text(_broken(table.metric, max(widest, _TITLE))), justify="right", no_wrap=True)
     grid.add_column("p50 ms", justify="right", no_wrap=True)
     grid.add_column("memory", justify="right", no_wrap=True)
     for row in table.rows:
@@ -108,6 +127,63 @@ def _narrow(table: Table) -> Grid:
             _stack(*_spread((memory.text, memory.more.removeprefix("→ "), memory.interval), known), dim_from=9),
         )
     return grid
+
+
+def _print_listed(table: Table, console: Console) -> None:
+    """Each board with a line a figure: Floating-Point, Quantized, what compares them."""
+    listed = [(row, _figures(table, row)) for row in table.rows]
+    names = ("Floating-Point", "Quantized", "compared")
+    cells = [cell for _, figures in listed for _, of_figure in figures for cell in of_figure]
+    # one width for all boards, so that their figures stand below each other
+    width = max(cell_len(line) for line in (*names, *(line for cell in cells for line in cell)))
+    console.print()
+    for row, figures in listed:
+        console.print(Text(row.target, style="bold"))
+        console.print(Padding(Text(", ".join([row.board, *_source(row).plain.split("\n")]), style="dim"), (0, 0, 0, 2)))
+        grid = Grid(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0), collapse_padding=True)
+        grid.add_column("", overflow="fold", width=max(8, console.width - 2 - 3 * (width + 2)))
+        for name in names:
+            grid.add_column(name, justify="right", overflow="fold", width=width)
+        for title, of_figure in figures:
+            grid.add_row(Text(title), *(_stack(*cell) for cell in of_figure))
+        console.print(Padding(grid, (0, 0, 1, 2)))
+
+
+def _figures(table: Table, row: Row) -> list[tuple[str, tuple[tuple[str, ...], ...]]]:
+    """(title, lines of the three cells) of each figure of a board."""
+    keys = {column.key: column for column in table.columns}
+    cells = row.cells
+    nothing: tuple[str, ...] = ("",)
+    found = [(table.metric, tuple(_lines(cells[key]) for key in _ACCURACY))]
+    found.append((keys["agreement"].title, (nothing, nothing, _lines(cells["agreement"]))))
+    found.append(("p50 ms", tuple(_lines(cells[key]) for key in _LATENCY)))
+    for key in ("throughput", "energy", "memory"):
+        if key in keys:
+            found.append((keys[key].title, _both(cells[key])))
+    return found
+
+
+def _both(cell: Cell) -> tuple[tuple[str, ...], ...]:
+    """The three cells of a figure that holds both networks in one."""
+    before, _, after = cell.text.partition(" → ")
+    after, more = (after, cell.more) if after else (cell.more.removeprefix("→ "), "")
+    return (before,), (after or MISSING,), tuple(part for part in (cell.interval, more, cell.mark) if part) or ("",)
+
+
+def _lines(cell: Cell) -> tuple[str, ...]:
+    return (cell.text, *cell.below)
+
+
+def _broken(title: str, width: int) -> str:
+    """A heading in lines of at most `width`, broken after a space, a hyphen or an underscore where there is one."""
+    lines = [""]
+    for word in re.findall(r"[^ _-]*[ _-]?", title):
+        if lines[-1] and len(lines[-1] + word.rstrip()) > width:
+            lines.append("")
+        lines[-1] += word
+        while len(lines[-1].rstrip()) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _extra_names(keys: set[str]) -> list[str]:

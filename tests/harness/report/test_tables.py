@@ -19,6 +19,8 @@ from harness.report.markdown import comparison_md, escape
 from harness.report.notes import notes_under_table, outcome
 from harness.report.publish import render_terminal
 from harness.report.table import build_table
+from harness.report.text import MINUS, TIMES
+from tests.harness.report import made_runs
 
 
 def shown(record: RunRecord, width: int) -> str:
@@ -122,6 +124,30 @@ def test_the_narrow_table_names_both_networks_and_the_ratio(run_record: RunRecor
     text = shown(run_record, 80)
     assert text.count("Quantized  ") == 4
     assert text.count("Ratio  ") == 4
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_names_of_boards_are_never_folded(run_record: RunRecord, width: int) -> None:
+    own = "agreement_with_the_reference_of_all_labels"
+    figures = tuple(dataclasses.replace(f, metric=f.metric.replace("accuracy_top1", own)) for f in run_record.figures)
+    wide_metric = dataclasses.replace(run_record, figures=figures)
+    swept, many = made_runs.swept_run(run_record), made_runs.many_run(run_record, 4)
+    for record in (wide_metric, swept, many):
+        text = shown(record, width)
+        assert max(cell_len(line) for line in text.splitlines()) <= width
+        assert "…" not in text
+        for target in record.targets:
+            assert target.name in text
+        for wanted in (
+            "98.06 %",
+            "97.50 %",
+            "[95.32, 98.68]",
+            f"{MINUS}0.56 pt",
+            f"1.75{TIMES}",
+            "[1.74, 1.76]",
+            "134 kB",
+        ):
+            assert wanted in text
 
 
 def test_a_hostile_run_cannot_move_the_cursor_or_style_the_terminal(hostile_record: RunRecord) -> None:
