@@ -1,4 +1,4 @@
-"""`quantrig history`, `quantrig history ack` and `quantrig compare`: what past runs say together."""
+"""`quantrig history` and `quantrig history ack`: what past runs say together."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from harness.cli.options import Json, StoreUrl
+from harness.cli.skipped import say_skipped
 from harness.errors import ExitCode, UserError
 
 if TYPE_CHECKING:
     from harness.history.analysis import Insight
     from harness.history.changes import Story
-    from harness.history.compare import Comparison
     from harness.store.nights import Alarm, Nights
-
-#: So many skipped records are named.
-_NAMED = 3
 
 history_app = typer.Typer(
     help="Series over the nights with their steps and alarms; `ack` marks alarms as looked at.",
@@ -62,7 +59,7 @@ def history(
         alarms = [one for one in nights.alarms(plan) if _key(one) in keys]
     finally:
         opened.close()
-    _say_skipped(nights)
+    say_skipped(nights)
     if as_json:
         typer.echo(json.dumps(_history_json(insight, alarms), indent=2))
     else:
@@ -101,50 +98,6 @@ def acknowledge(
     else:
         typer.echo(f"acknowledged: {', '.join(map(str, numbers))}")
     return ExitCode.GOOD
-
-
-def compare(
-    old: Annotated[str, typer.Argument(help="The run to compare with; a beginning of its id is enough.")],
-    new: Annotated[str, typer.Argument(help="The other run.")],
-    everything: Annotated[bool, typer.Option("--all", help="Also the figures that do not differ.")] = False,
-    as_json: Json = False,
-    store: StoreUrl = None,
-) -> int:
-    """What differs between two runs, with intervals, and what differs in what they depended on."""
-    from harness.history.compare import compare_runs
-    from harness.store import open_store
-    from harness.store.nights import Nights
-
-    opened = open_store(store)
-    try:
-        runs = [opened.run(one) for one in (old, new)]
-        nights = Nights(opened)
-        found = compare_runs(nights, runs[0].run_id, runs[1].run_id)
-    finally:
-        opened.close()
-    _say_skipped(nights)
-    if not found.rows:
-        raise UserError(
-            f"{runs[0].run_id} and {runs[1].run_id} have no figure in common: no target of that name finished in both"
-        )
-    if as_json:
-        typer.echo(json.dumps(_compare_json(runs[0].run_id, runs[1].run_id, found), indent=2))
-    else:
-        _print_comparison(runs[0].run_id, runs[1].run_id, found, everything=everything)
-    return ExitCode.GOOD
-
-
-def _say_skipped(nights: Nights) -> None:
-    """One line where a record could not be read: the run's figures are there, what they depended on is not."""
-    skipped = nights.unreadable
-    if skipped:
-        from harness.report.text import plain
-
-        few = ", ".join(f"run {run} on {target}" for run, target in skipped[:_NAMED])
-        more = f" and {len(skipped) - _NAMED} more" if len(skipped) > _NAMED else ""
-        what = "1 record was" if len(skipped) == 1 else f"{len(skipped)} records were"
-        remedy = "another version of quantrig may read what these figures depended on"
-        typer.echo(plain(f"{what} skipped, which this version cannot read: {few}{more}; {remedy}"), err=True)
 
 
 def _nights(nights: Nights, plan: str | None, limit: int, *, every_run: bool) -> list[Any] | None:
@@ -209,16 +162,17 @@ def _print(insight: Insight, alarms: list[Alarm]) -> None:
         typer.echo("no series yet: `quantrig nightly PLAN.yaml` makes them, night by night")
         return
     table = Table(box=None, pad_edge=False)
-    # a width, not a least one: where room is short it is the step that is folded
+    # a width, not a least one: where room is short it is the step that is folded, and never the name of a board
     figures = [plain(f"  {one.series.key.network} {one.series.key.metric}") for one in insight.stories]
-    table.add_column("job / target, figure", overflow="fold", width=min(max(map(len, figures)), 42))
+    places = [plain(f"{one.series.key.job} / {one.series.key.target}") for one in insight.stories]
+    width = max(min(max(map(len, figures)), 42), *map(len, places))
+    table.add_column("job / target, figure", overflow="fold", width=width)
     for name in ("nights", "last"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("last step", overflow="fold")
     place = ""
-    for story, figure in zip(insight.stories, figures, strict=True):
+    for story, figure, here in zip(insight.stories, figures, places, strict=True):
         series = story.series
-        here = plain(f"{series.key.job} / {series.key.target}")
         if here != place:  # a row of its own: beside the figure's name there is no room for it
             place = here
             table.add_row(Text(here, style="bold"))
@@ -249,71 +203,3 @@ def _kept_change(kept: dict[str, Any], metric: str) -> str:
     from harness.history.chart import size_text
 
     return size_text(kept["change"], kept["unit"], metric, relative=kept["relative"])
-
-
-def _compare_json(old: str, new: str, found: Comparison) -> dict[str, Any]:
-    return {
-        "old": old,
-        "new": new,
-        "figures": [
-            {
-                "target": row.target, "network": row.network, "metric": row.metric, "unit": row.unit, "old": row.old,
-                "new": row.new, "relative": row.relative, "change": row.change,
-                "ci_low": row.interval[0] if row.interval else None,
-                "ci_high": row.interval[1] if row.interval else None,
-                "differs": row.differs, "note": row.note,
-            }
-            for row in found.rows
-        ],
-        "surroundings": {
-            name: [{"cause": one.cause.value, "field": one.name, "old": one.old, "new": one.new} for one in what]
-            for name, what in found.surroundings.items()
-        },
-        "only_old": list(found.only_old),
-        "only_new": list(found.only_new),
-    }  # fmt: skip
-
-
-def _print_comparison(old: str, new: str, found: Comparison, *, everything: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from harness.history.chart import size_text
-    from harness.report.text import plain, value_text
-
-    shown = [row for row in found.rows if everything or row.differs]
-    typer.echo(f"{old} → {new}: {sum(row.differs for row in found.rows)} of {len(found.rows)} figures differ")
-    if any(row.interval is None for row in found.rows) and not everything:
-        typer.echo("readings without an interval are compared with --all only")
-    table = Table(box=None, pad_edge=False)
-    table.add_column("target", overflow="fold")
-    table.add_column("figure", no_wrap=True)
-    for name in ("old", "new", "change", "95 % interval"):
-        table.add_column(name, justify="right")
-    for row in shown:
-        ends = "none" if row.interval is None else _ends(row.interval, row.unit, row.metric, relative=row.relative)
-        cells = (
-            row.target, f"{row.network} {row.metric}", value_text(row.old, row.unit, row.metric),
-            value_text(row.new, row.unit, row.metric),
-            size_text(row.change, row.unit, row.metric, relative=row.relative), ends,
-        )  # fmt: skip
-        table.add_row(*(Text(plain(cell)) for cell in cells))
-    if shown:
-        Console().print(table)
-        typer.echo(
-            "intervals are those of the two runs; what a board does otherwise from night to night is not in them"
-        )
-    for name, what in found.surroundings.items():
-        listed = "; ".join(f"{one.cause.value}: {one}" for one in what) or "nothing that is recorded differs"
-        typer.echo(plain(f"{name}: {listed}"))
-    for which, names in (("first", found.only_old), ("second", found.only_new)):
-        if names:
-            typer.echo(f"only in the {which} run: {', '.join(names)}")
-
-
-def _ends(interval: tuple[float, float], unit: str, metric: str, *, relative: bool) -> str:
-    from harness.history.chart import size_text
-
-    low, high = (size_text(end, unit, metric, relative=relative) for end in interval)
-    return f"[{low}, {high}]"

@@ -12,6 +12,7 @@ import typer
 from harness._version import __version__
 from harness.cli import (
     board_lab,
+    compare,
     console,
     estimate,
     history,
@@ -61,7 +62,7 @@ app.command("qualify")(qualify.qualify)
 app.command("verify")(qualify.verify)
 app.command("nightly")(nightly.nightly)
 app.add_typer(history.history_app, name="history")
-app.command("compare")(history.compare)
+app.command("compare")(compare.compare)
 app.command("calibrate")(networks.calibrate)
 app.command("quantize")(networks.quantize)
 app.command("sensitivity")(precision.sensitivity)

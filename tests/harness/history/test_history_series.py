@@ -122,3 +122,19 @@ def test_a_plan_is_shown_with_the_series_it_follows(tmp_path: Path) -> None:
         "history", "--plan", own.name, "--json", "--store", str(tmp_path / "s.db"), cwd=tmp_path, env=dict(os.environ)
     )
     assert [one["metric"] for one in json.loads(told.stdout)["series"]] == ["latency_p95_ms"]
+
+
+def test_names_of_boards_are_not_folded(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "s.db"))
+    board = "orin-nano-rack-03-upper-shelf [batch 4, 2 threads]"
+    figure = replace(accuracy(board, 0.9), metric="agreement_with_the_reference_of_all_labels")
+    for number, value in enumerate((0.9, 0.5)):
+        make_night(store, number, {"job": [replace(figure, value=value)]}, lambda _: {})
+    runs = [run.run_id for run in store.runs()]
+    store.close()
+    around = os.environ | {"COLUMNS": "80", "QUANTRIG_STORE": str(tmp_path / "s.db")}
+    compared = warm.quantrig("compare", *runs, "--all", cwd=tmp_path, env=around)
+    history = warm.quantrig("history", cwd=tmp_path, env=around)
+    assert (compared.returncode, history.returncode) == (0, 0), compared.stderr + history.stderr
+    assert board in [line.strip() for line in compared.stdout.splitlines()]
+    assert f"job / {board}" in [line.strip() for line in history.stdout.splitlines()]
