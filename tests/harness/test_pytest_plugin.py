@@ -425,7 +425,8 @@ def test_ctrl_c_ends_pytest_and_leaves_no_agent(suite: pytest.Pytester, workers:
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=120)
         assert process.returncode == pytest.ExitCode.INTERRUPTED, output
-        assert "KeyboardInterrupt" in output
+        # With workers it is who hears the signal first that says so: the worker writes it with a hyphen.
+        assert re.search("keyboard-?interrupt", output, re.IGNORECASE), output
         assert "failed" not in output
         _, alive = psutil.wait_procs(family, timeout=60)
         assert not alive
